@@ -1,0 +1,36 @@
+/* Every limit that a peer, a disk or an operator can run into, with its reason. Exceeding one is a
+ * defined error, never a cut. The folder that enforces a limit is named in its line. */
+#ifndef CAIRN_BASE_LIMITS_H
+#define CAIRN_BASE_LIMITS_H
+
+#define KIB ((size_t)1024)
+#define MIB (1024 * KIB)
+
+/* record, journal */
+#define LIMIT_STREAM_NAME_BYTES ((size_t)500)	 /* LMDB keys hold 511 */
+#define LIMIT_TYPE_BYTES ((size_t)256)		 /* a type is a name, not data */
+#define LIMIT_CONTENT_TYPE_BYTES ((size_t)256)	 /* the same */
+#define LIMIT_METADATA_BYTES (64 * KIB)		 /* keys and values of one record in sum */
+#define LIMIT_RECORD_BYTES (3 * MIB)		 /* below the 4 MiB that gRPC clients accept */
+#define LIMIT_APPEND_BYTES (16 * MIB)		 /* one atomic append */
+#define LIMIT_APPEND_RECORDS ((size_t)10000)	 /* the same, in records */
+#define LIMIT_BATCH_BYTES (4 * MIB)		 /* one group commit; a single append may exceed it */
+#define LIMIT_BATCH_APPENDS ((size_t)4096)	 /* the same, in requests */
+#define LIMIT_SEQUENCER_QUEUE_BYTES (64 * MIB)	 /* beyond it workers stop reading */
+#define LIMIT_RESPONSE_BYTES (1 * MIB)		 /* one response of a read, or one record */
+#define LIMIT_PAGE_ITEMS ((size_t)1000)		 /* one page of a unary list */
+
+/* grpc */
+#define LIMIT_GRPC_MESSAGE_BYTES (20 * MIB)	 /* an append of 16 MiB and its framing */
+#define LIMIT_HEADER_BYTES (16 * KIB)		 /* one request's header list */
+#define LIMIT_STREAMS_PER_CONNECTION 1000	 /* bounds the memory of one connection */
+#define LIMIT_CONNECTION_TURN_BYTES (256 * KIB)	 /* read from one connection before the others' turn */
+
+/* pbdyn, proxy */
+#define LIMIT_NESTING 100			 /* messages and JSON in one another; protobuf's own limit */
+#define LIMIT_FUNCTION_MESSAGE_BYTES (12 * MIB)	 /* the reference proxy's limit */
+#define LIMIT_HTTP_BODY_BYTES (12 * MIB)	 /* what the function would take */
+#define LIMIT_ENTITY_QUEUE ((size_t)1000)	 /* commands that wait for one entity */
+#define LIMIT_FORWARD_DEPTH 32			 /* hops of one command */
+
+#endif
