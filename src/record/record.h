@@ -1,0 +1,110 @@
+/* The record: encoding, patching, decoding, CRC and leaf hash of one Entry (proto/cairn/journal/v1/
+ * record.proto). No I/O, no state; any thread.
+ *
+ * A record is encoded once, by a worker, behind the tag and length that it has inside a response
+ * (field 1, length-delimited), so a run of encoded records *is* the body of a response. The sequencer
+ * then patches four fields of fixed width in place: position, sequence, commit time, CRC-32C.
+ *
+ *	struct record_place place;
+ *	record_encode(&buf, &new_record, &place, &err);		// by the worker
+ *	record_patch(buf.p, &place, position, sequence, now);	// by the sequencer
+ *	record_next(&run, &entry); record_decode(entry, &view, &err);	// by whoever reads
+ */
+#ifndef CAIRN_RECORD_H
+#define CAIRN_RECORD_H
+
+#include <stdbool.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/span.h"
+
+#define RECORD_FORMAT 1u
+#define RECORD_ID_BYTES 16
+#define RECORD_SALT_BYTES 16
+#define RECORD_HASH_BYTES 32
+
+/* Kinds that this program writes; others may be read and are passed on. */
+enum record_kind { RECORD_EVENT = 1, RECORD_SNAPSHOT = 2 };
+const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
+/* Does a record of this kind take the stream's next sequence? */
+bool record_kind_takes_sequence(uint32_t kind);
+
+struct record_metadata {
+	struct span key, value;
+};
+
+/* What is to be encoded. Borrowed. */
+struct record_new {
+	uint32_t kind;
+	struct span stream;
+	uint8_t id[RECORD_ID_BYTES];
+	struct span type, content_type, actor, key_id;
+	struct span data;
+	const struct record_metadata *metadata;
+	size_t metadata_count;
+	bool last_of_append;
+};
+
+/* Where one encoded record is in its buffer: offsets from the buffer's first byte. */
+struct record_place {
+	size_t at, n; /* the whole record, tag and length included */
+	size_t position_at, sequence_at, time_at, crc_at; /* the values' bytes */
+};
+
+/* Form rules: names, types, sizes (limits.h). ERR_INVALID or ERR_LIMIT names the field and the rule. */
+enum err_code record_check(const struct record_new *r, struct err *err);
+/* A stream's name: UTF-8, 1 to 500 bytes, no control characters. */
+enum err_code record_check_stream(struct span name, struct err *err);
+/* The part before the first '|' (the whole name if there is none). */
+struct span record_category(struct span stream);
+static inline bool record_stream_is_system(struct span stream)
+{
+	return stream.n > 0 && stream.p[0] == '$';
+}
+
+/* Appends the encoding of a record that has passed record_check(), with a fresh salt and the patched
+ * fields zero. ERR_LIMIT when the encoding exceeds LIMIT_RECORD_BYTES, ERR_NOMEM. */
+enum err_code record_encode(struct buf *out, const struct record_new *r, struct record_place *ret,
+			    struct err *err);
+/* Fills in position, sequence and time, then the CRC. */
+void record_patch(uint8_t *buffer, const struct record_place *place, uint64_t position,
+		  uint64_t sequence, struct wall_time commit_time);
+/* last_of_append is part of the hashed header: it is set before patching. */
+
+enum record_content { RECORD_BODY, RECORD_BODY_HASH, RECORD_LEAF_HASH };
+
+/* A decoded record: spans point into the entry's bytes. */
+struct record_view {
+	uint64_t position;
+	uint64_t sequence;
+	struct wall_time commit_time;
+	uint32_t format, kind;
+	struct span stream, id, type, content_type, actor, key_id;
+	bool last_of_append;
+	enum record_content content;
+	struct span salt, data;	       /* RECORD_BODY */
+	struct span metadata_fields;   /* RECORD_BODY: iterate with record_metadata_next() */
+	struct span hash;	       /* RECORD_BODY_HASH, RECORD_LEAF_HASH */
+	struct span header, body;      /* the raw bytes that are hashed */
+};
+
+/* Takes the next record off a run of them: *ret_entry is the Entry itself, *ret_whole (may be NULL) with
+ * its tag and length. ERR_NOT_FOUND at the end of the run, ERR_CORRUPT when the framing is wrong. */
+enum err_code record_next(struct span *run, struct span *ret_entry, struct span *ret_whole,
+			  struct err *err);
+/* Checks the CRC and decodes; ERR_CORRUPT says what is wrong at which byte. Unknown kinds and unknown
+ * header fields are no error. */
+enum err_code record_decode(struct span entry, struct record_view *ret, struct err *err);
+/* Decodes without computing the CRC: for bytes that were checked on their way in. */
+enum err_code record_decode_trusted(struct span entry, struct record_view *ret, struct err *err);
+/* Position alone, without decoding the rest (entry is at least 9 bytes of a valid record). */
+uint64_t record_position(struct span entry);
+/* Iterates over a view's metadata: false at the end. Start with *state = 0. */
+bool record_metadata_next(const struct record_view *view, size_t *state, struct record_metadata *ret);
+
+/* SHA-256(0x00 || header || SHA-256(body)), whatever is left of the content. */
+void record_leaf(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES]);
+
+#endif

@@ -1,0 +1,196 @@
+/* Storage: the contract of a journal's backend, and the wrappers through which it is used.
+ *
+ * A backend keeps one log of records and finds records in it. It decides nothing: expectations,
+ * idempotency and fences are the journal's (src/journal/decide.c), which looks facts up here and then
+ * appends records that are already encoded, numbered and sealed with their CRC.
+ *
+ * Backends are plain blocking code. Threads: lookup and append are called from one thread, the
+ * sequencer's; reads come from reader threads, each with a struct storage_reader of its own, at the same
+ * time as appends; open and close from one thread with nothing else going on.
+ *
+ * A backend is one exported `const struct storage_ops storage_<name>` and one line in storage.c; it is
+ * done when it passes the contract suite (tests/contract), bare and under the wrappers of storage/wrap. */
+#ifndef CAIRN_STORAGE_H
+#define CAIRN_STORAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "record/record.h"
+
+struct storage;
+struct storage_reader;
+
+/* What a journal is and how far it goes. Positions below head are durable and readable. */
+struct storage_head {
+	uint8_t journal_id[16];
+	uint64_t incarnation;	      /* from 1 */
+	uint64_t head;		      /* number of records; the position of the next one */
+	struct wall_time last_commit; /* of the newest record; 0 if there is none */
+};
+
+/* Facts about one stream, as of the head that lookup returned. */
+struct storage_stream_fact {
+	struct span name;      /* in: the key */
+	bool exists;	       /* out: there has been a record */
+	uint64_t sequence;     /* out: newest sequence taken; 0 if none */
+	uint64_t live_records; /* out: records not deleted, truncated or removed (0: `none` holds) */
+};
+
+/* Facts about one record id. */
+struct storage_id_fact {
+	uint8_t id[RECORD_ID_BYTES]; /* in: the key */
+	bool exists;		     /* out; the rest only if it does */
+	uint64_t position, sequence;
+	struct wall_time commit_time;
+	uint32_t kind;
+	struct span stream; /* in the arena of the call */
+	bool last_of_append;
+};
+
+/* One record of a batch: its bytes, and what the index needs of it. */
+struct storage_record {
+	struct span bytes; /* with tag and length, patched */
+	uint64_t position, sequence;
+	uint32_t kind;
+	struct span stream;
+	const uint8_t *id; /* RECORD_ID_BYTES */
+	struct wall_time commit_time;
+	bool last_of_append;
+};
+
+enum storage_outcome {
+	STORAGE_OK = 0,	 /* durable, and visible to readers */
+	STORAGE_MOVED,	 /* another writer has appended: nothing was written, read on and decide again */
+	STORAGE_FULL,	 /* no room: known not written, later appends may succeed (err says where) */
+	STORAGE_REFUSED, /* a record was refused: known not written (a fault of ours or of the backend) */
+	STORAGE_UNKNOWN, /* the outcome is unknown to the caller; appends go on or fail as err says */
+	STORAGE_FAILED	 /* outcome unknown, and this store takes no more appends until it is reopened */
+};
+
+/* A read: one stream, one category or everything, from somewhere, in one direction. */
+enum storage_source { STORAGE_ALL, STORAGE_STREAM, STORAGE_CATEGORY };
+struct storage_query {
+	enum storage_source source;
+	struct span name;	/* stream or category */
+	bool include_system;	/* ALL: streams that begin with '$' too */
+	bool backward;
+	uint32_t kinds;		/* bit 1 << kind of those wanted; 0: all */
+	/* Where to begin, inclusive. Forward: the first record at or after; backward: at or before.
+	 * ALL and CATEGORY: a position. STREAM: a sequence when by_sequence (a snapshot stands at the
+	 * sequence it names, after the event that has it), else a position. */
+	bool by_sequence;
+	uint64_t from;
+	/* Exclusive bound on positions: nothing at or above it is returned (at most the head). */
+	uint64_t below_position;
+	size_t max_bytes;	/* stop before exceeding it, but return at least one record */
+	size_t max_records;	/* 0: no limit */
+};
+
+/* What a read gave: *out holds a run of whole records, verbatim, in the order asked for. */
+struct storage_page {
+	size_t records;
+	bool end;	      /* nothing more in this direction (below below_position) */
+	uint64_t next;	      /* where to go on, a position (query.by_sequence = false) */
+};
+
+struct storage_stream_info {
+	struct span name; /* in the arena of the call */
+	uint64_t sequence, records;
+	uint64_t first_position, last_position;
+};
+
+/* The text after "file:" and so on, and what every backend may need. */
+struct storage_config {
+	struct span location;
+	const struct clock *clock;
+	const char *address; /* of this server, for the lock file's message; or NULL */
+	bool read_only;	     /* tools: no appends, no recovery writes */
+};
+
+/* --- the operations ---------------------------------------------------------------------------------- */
+
+/* Opens or creates the store, recovers it and fills *ret. Errors name path and byte, and the command
+ * that tells more. ERR_CONFLICT: another process has it (err names process and address). */
+typedef enum err_code storage_open_fn(const struct storage_config *config, struct storage **ret,
+				      struct err *err);
+/* Flushes, marks the store as cleanly closed, frees it. */
+typedef void storage_close_fn(struct storage *s);
+typedef void storage_head_fn(struct storage *s, struct storage_head *ret);
+/* Fills in the facts, all as of *ret_head (the head they hold for). Spans returned live in `a`. */
+typedef enum err_code storage_lookup_fn(struct storage *s, struct storage_stream_fact *streams,
+					size_t stream_count, struct storage_id_fact *ids,
+					size_t id_count, struct arena *a, uint64_t *ret_head,
+					struct err *err);
+/* Makes the batch durable as one: all of it or nothing. records[i].position is expected_head + i. An
+ * empty batch checks that the head is still the expected one (what was read is still true). */
+typedef enum storage_outcome storage_append_fn(struct storage *s, uint64_t expected_head,
+					       const struct storage_record *records, size_t count,
+					       struct err *err);
+/* A reader's own handle; any thread may open one, then one thread at a time uses it. */
+typedef enum err_code storage_reader_open_fn(struct storage *s, struct storage_reader **ret,
+					     struct err *err);
+typedef void storage_reader_close_fn(struct storage_reader *r);
+/* Appends to *out; out's maximum must allow max_bytes and one record more. ERR_CORRUPT names the place. */
+typedef enum err_code storage_read_fn(struct storage_reader *r, const struct storage_query *q,
+				      struct buf *out, struct storage_page *ret, struct err *err);
+/* The newest snapshot of the stream with sequence <= at_sequence, below the position, appended to *out.
+ * ERR_NOT_FOUND (err untouched) if there is none. */
+typedef enum err_code storage_snapshot_fn(struct storage_reader *r, struct span stream,
+					  uint64_t at_sequence, uint64_t below_position,
+					  struct buf *out, struct err *err);
+/* Streams whose name begins with prefix, by bytes, from `after` (exclusive; empty: the first) on. Sets
+ * *ret_count <= max. */
+typedef enum err_code storage_list_fn(struct storage_reader *r, struct span prefix, struct span after,
+				      size_t max, struct arena *a, struct storage_stream_info *ret,
+				      size_t *ret_count, struct err *err);
+/* One stream's facts for a reader (below_position bounds nothing here: as of now). */
+typedef enum err_code storage_stat_fn(struct storage_reader *r, struct span stream, struct arena *a,
+				      struct storage_stream_info *ret, bool *ret_exists,
+				      struct err *err);
+
+struct storage_ops {
+	const char *name; /* "memory", "file", ... */
+	storage_open_fn *open;
+	storage_close_fn *close;
+	storage_head_fn *head;
+	storage_lookup_fn *lookup;
+	storage_append_fn *append;
+	storage_reader_open_fn *reader_open;
+	storage_reader_close_fn *reader_close;
+	storage_read_fn *read;
+	storage_snapshot_fn *snapshot;
+	storage_list_fn *list;
+	storage_stat_fn *stat;
+};
+
+/* Backends embed these first; the wrappers below reach the table through them. */
+struct storage {
+	const struct storage_ops *ops;
+};
+struct storage_reader {
+	struct storage *storage;
+};
+
+/* "memory", "file:DIR", a bare "DIR" is an error that says so. ERR_INVALID lists the backends. */
+enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,
+			   struct err *err);
+
+/* Callers use these, never the table: they assert what the contract says on the way in and out, count
+ * and time. */
+void storage_close(struct storage *s); /* NULL is fine */
+storage_head_fn storage_head;
+storage_lookup_fn storage_lookup;
+storage_append_fn storage_append;
+storage_reader_open_fn storage_reader_open;
+void storage_reader_close(struct storage_reader *r); /* NULL is fine */
+storage_read_fn storage_read;
+storage_snapshot_fn storage_snapshot;
+storage_list_fn storage_list;
+storage_stat_fn storage_stat;
+
+#endif
