@@ -10,6 +10,8 @@
 #define LIMIT_STREAM_NAME_BYTES ((size_t)500)	 /* LMDB keys hold 511 */
 #define LIMIT_TYPE_BYTES ((size_t)256)		 /* a type is a name, not data */
 #define LIMIT_CONTENT_TYPE_BYTES ((size_t)256)	 /* the same */
+#define LIMIT_ACTOR_BYTES ((size_t)256)		 /* who appended: a name from authentication */
+#define LIMIT_KEY_ID_BYTES ((size_t)256)	 /* a name, not a key */
 #define LIMIT_METADATA_BYTES (64 * KIB)		 /* keys and values of one record in sum */
 #define LIMIT_RECORD_BYTES (3 * MIB)		 /* below the 4 MiB that gRPC clients accept */
 #define LIMIT_APPEND_BYTES (16 * MIB)		 /* one atomic append */

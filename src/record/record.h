@@ -53,7 +53,8 @@ struct record_place {
 	size_t position_at, sequence_at, time_at, crc_at; /* the values' bytes */
 };
 
-/* Form rules: names, types, sizes (limits.h). ERR_INVALID or ERR_LIMIT names the field and the rule. */
+/* Form rules: names, types, sizes (limits.h), an id that is not all zeros. ERR_INVALID or ERR_LIMIT
+ * names the field and the rule. */
 enum err_code record_check(const struct record_new *r, struct err *err);
 /* A stream's name: UTF-8, 1 to 500 bytes, no control characters. */
 enum err_code record_check_stream(struct span name, struct err *err);
@@ -99,10 +100,15 @@ enum err_code record_next(struct span *run, struct span *ret_entry, struct span 
 enum err_code record_decode(struct span entry, struct record_view *ret, struct err *err);
 /* Decodes without computing the CRC: for bytes that were checked on their way in. */
 enum err_code record_decode_trusted(struct span entry, struct record_view *ret, struct err *err);
+/* The CRC alone: ERR_CORRUPT when it is not the one of the bytes before it. */
+enum err_code record_check_crc(struct span entry, struct err *err);
 /* Position alone, without decoding the rest (entry is at least 9 bytes of a valid record). */
 uint64_t record_position(struct span entry);
 /* Iterates over a view's metadata: false at the end. Start with *state = 0. */
 bool record_metadata_next(const struct record_view *view, size_t *state, struct record_metadata *ret);
+
+/* CRC-32C (Castagnoli; "123456789" gives e3069283) of what `so_far` covers (0: nothing) and then s. */
+uint32_t record_crc32c(uint32_t so_far, struct span s);
 
 /* SHA-256(0x00 || header || SHA-256(body)), whatever is left of the content. */
 void record_leaf(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES]);
