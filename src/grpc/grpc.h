@@ -146,12 +146,12 @@ struct loop *grpc_call_loop(const struct grpc_call *call);
 
 /* protobuf-c messages, packed and unpacked with a call's arena as allocator. Unpacked messages die with
  * the arena. NULL: malformed, or the arena's maximum. */
-struct _ProtobufCMessage;
-struct _ProtobufCMessageDescriptor;
-struct _ProtobufCMessage *grpc_unpack(const struct _ProtobufCMessageDescriptor *type, struct arena *a,
+struct ProtobufCMessage;
+struct ProtobufCMessageDescriptor;
+struct ProtobufCMessage *grpc_unpack(const struct ProtobufCMessageDescriptor *type, struct arena *a,
 				      struct span bytes);
-bool grpc_call_send_pb(struct grpc_call *call, const struct _ProtobufCMessage *message);
-void grpc_call_reply_pb(struct grpc_call *call, const struct _ProtobufCMessage *message);
+bool grpc_call_send_pb(struct grpc_call *call, const struct ProtobufCMessage *message);
+void grpc_call_reply_pb(struct grpc_call *call, const struct ProtobufCMessage *message);
 
 /* ---- plain HTTP on the same port: one exchange, HTTP/1.1 or HTTP/2 ----------------------------------- */
 
