@@ -1,11 +1,12 @@
 /* A client of the journal service (proto/cairn/journal/v1/journal.proto), for the proxy, the command
  * line and tests. It knows no storage.
  *
- * Appends travel on one AppendStream, in the order in which they were given, and are repeated by their
- * ids, with the same bytes, whenever the connection breaks or the server answers UNAVAILABLE, until
+ * Appends travel on one AppendStream; they are sent in the order in which they were given but complete
+ * in any: what must come after another waits for that one's answer. They are repeated by their ids, with the same bytes, whenever the connection breaks or the server answers UNAVAILABLE, until
  * their deadline: an unknown outcome is settled by the repetition. So every record needs an id of its
  * own, made once by the caller (uuid_v7()). Reads and subscriptions are one call each; they are not
- * repeated, for the caller knows best where to go on.
+ * repeated, for the caller knows best where to go on. A read with a deadline waits for a connection as
+ * long; one without fails at once when none can be had.
  *
  * Threads: a client belongs to its loop; functions are called and callbacks come on its thread. No
  * callback runs inside the call that caused it, but for those that client_free() ends. Everything
@@ -38,7 +39,8 @@ struct client_config {
 };
 
 struct client *client_new(struct loop *loop, const struct client_config *config);
-/* Ends what is open with CANCELLED (callbacks run before it returns), then frees. NULL is fine. */
+/* Ends what is open with CANCELLED (callbacks run before it returns), then frees. Not from a callback.
+ * NULL is fine. */
 void client_free(struct client *c);
 enum grpc_channel_state client_state(const struct client *c);
 
