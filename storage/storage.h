@@ -81,8 +81,11 @@ struct storage_query {
 	bool backward;
 	uint32_t kinds;		/* bit 1 << kind of those wanted; 0: all */
 	/* Where to begin, inclusive. Forward: the first record at or after; backward: at or before.
-	 * ALL and CATEGORY: a position. STREAM: a sequence when by_sequence (a snapshot stands at the
-	 * sequence it names, after the event that has it), else a position. */
+	 * ALL and CATEGORY: a position. STREAM: a sequence when by_sequence, else a position. A sequence
+	 * stands for a position: forward that of the first event whose sequence is `from` or above;
+	 * backward the one just before the first event whose sequence is above `from` (so a snapshot that
+	 * was taken after the event with sequence `from` and before the next comes with it). Order is
+	 * by position, always. */
 	bool by_sequence;
 	uint64_t from;
 	/* Exclusive bound on positions: nothing at or above it is returned (at most the head). */

@@ -34,6 +34,29 @@ uint64_t record_position(struct span entry)
 	return get_le64(entry.p + 1);
 }
 
+bool record_peek(struct span entry, uint32_t *ret_kind, struct span *ret_stream)
+{
+	struct wire_field field = {0};
+	uint32_t kind = 0;
+	if (entry.n < ENTRY_POSITION_BYTES)
+		return false;
+	struct span rest = span_skip(entry, ENTRY_POSITION_BYTES);
+	if (!wire_take_field(&rest, &field) || field.number != TAG_ENTRY_HEADER >> 3 ||
+	    field.type != WIRE_BYTES)
+		return false;
+	rest = field.bytes;
+	while (wire_take_field(&rest, &field)) {
+		if (field.number == TAG_HEADER_KIND >> 3 && field.type == WIRE_VARINT)
+			kind = (uint32_t)field.value;
+		if (field.number == TAG_HEADER_STREAM >> 3 && field.type == WIRE_BYTES) {
+			*ret_kind = kind;
+			*ret_stream = field.bytes;
+			return true;
+		}
+	}
+	return false;
+}
+
 static enum err_code corrupt(struct err *err, const char *what, struct span whole, const uint8_t *at)
 {
 	return err_set(err, ERR_CORRUPT, "%s (byte %zu of %zu of the record)", what,

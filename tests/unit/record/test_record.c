@@ -60,6 +60,11 @@ Test(record, comes_back_as_it_was_put_in)
 		cr_assert(span_eq(v.key_id, s.record.key_id));
 		cr_assert(span_eq(v.data, s.record.data));
 		cr_assert_eq(v.last_of_append, s.record.last_of_append);
+		uint32_t kind;
+		struct span stream;
+		cr_assert(record_peek(entry, &kind, &stream));
+		cr_assert_eq(kind, s.record.kind);
+		cr_assert(span_eq(stream, s.record.stream));
 		cr_assert_eq(v.content, RECORD_BODY);
 		cr_assert_eq(v.salt.n, RECORD_SALT_BYTES);
 		size_t state = 0, n = 0;
@@ -230,6 +235,8 @@ Test(record, leaf_stays_when_the_content_goes)
 	cr_assert(memcmp(leaf, again, sizeof(leaf)) == 0);
 
 	/* Removed: position and leaf hash. */
+	uint32_t kind;
+	struct span stream;
 	uint8_t removed[9 + 2 + RECORD_HASH_BYTES + 5] = {0x09};
 	removed[9] = 0x2a;
 	removed[10] = RECORD_HASH_BYTES;
@@ -238,6 +245,7 @@ Test(record, leaf_stays_when_the_content_goes)
 	put_le32(removed + sizeof(removed) - 4, record_crc32c(0, span_of(removed, sizeof(removed) - 5)));
 	cr_assert_eq(record_decode(span_of(removed, sizeof(removed)), &v, NULL), ERR_OK);
 	cr_assert_eq(v.content, RECORD_LEAF_HASH);
+	cr_assert(!record_peek(span_of(removed, sizeof(removed)), &kind, &stream));
 	record_leaf(&v, again);
 	cr_assert(memcmp(leaf, again, sizeof(leaf)) == 0);
 	buf_release(&buf);
