@@ -6,6 +6,10 @@
 #define KIB ((size_t)1024)
 #define MIB (1024 * KIB)
 
+/* base */
+#define LIMIT_LOG_VALUE_BYTES (4 * KIB)		 /* longer values are cut, with their length behind them */
+#define LIMIT_LOG_LINE_BYTES (128 * KIB)	 /* a few values of six bytes for each of theirs */
+
 /* record, journal */
 #define LIMIT_STREAM_NAME_BYTES ((size_t)500)	 /* LMDB keys hold 511 */
 #define LIMIT_TYPE_BYTES ((size_t)256)		 /* a type is a name, not data */

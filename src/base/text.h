@@ -7,11 +7,15 @@
 #include "base/buf.h"
 #include "base/span.h"
 
+/* The first character of s (which is not empty): returns its length in bytes and its code point; 0 where the
+ * bytes are not well-formed UTF-8. */
+size_t utf8_char(struct span s, uint32_t *ret);
 /* Well-formed UTF-8 (Unicode 15, table 3-7: no overlong forms, no surrogates). */
 bool utf8_valid(struct span s);
 /* The same, and no C0 control, DEL or C1 control character. */
 bool utf8_valid_no_controls(struct span s);
 
+int hex_value(uint8_t digit); /* 0 to 15, either case; -1 for any other byte */
 enum err_code hex_encode(struct buf *out, struct span s);
 /* Standard alphabet (RFC 4648, section 4); pad: with "=". */
 enum err_code base64_encode(struct buf *out, struct span s, bool pad);
