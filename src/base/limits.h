@@ -33,6 +33,7 @@
 #define LIMIT_CONNECTION_TURN_BYTES (256 * KIB)	 /* read from one connection before the others' turn */
 
 /* pbdyn, proxy */
+#define LIMIT_POOL_BYTES (128 * MIB)		 /* what a function's descriptors may take in memory */
 #define LIMIT_NESTING 100			 /* messages and JSON in one another; protobuf's own limit */
 #define LIMIT_FUNCTION_MESSAGE_BYTES (12 * MIB)	 /* the reference proxy's limit */
 #define LIMIT_HTTP_BODY_BYTES (12 * MIB)	 /* what the function would take */

@@ -20,7 +20,7 @@
 #include "base/err.h"
 #include "base/span.h"
 
-/* --- descriptors ------------------------------------------------------------------------------- */
+/* --- descriptors --- */
 
 struct pb_pool;
 
@@ -89,8 +89,8 @@ struct pb_type { /* a message type */
 	struct span name, full_name;
 	const struct pb_field *fields;		  /* in declaration order */
 	const struct pb_field *const *by_number;  /* the same, in order of number */
-	const struct pb_field *const *by_name;	  /* sorted for lookup: each by both its names */
-	size_t field_count, by_name_count;
+	const struct pb_name *names;		  /* private: sorted for pb_field_by_name() */
+	size_t field_count, name_count;
 	const struct pb_oneof *oneofs;
 	size_t oneof_count;
 	bool map_entry;
@@ -126,13 +126,14 @@ struct pb_service {
 	const struct pb_file *file;
 };
 
-/* --- the pool ------------------------------------------------------------------------------------ */
+/* --- the pool --- */
 
 /* Links serialized FileDescriptorSets; files may come in any order. Behind the given sets stands a
- * built-in one: the files of google/protobuf, google/api (annotations, http, httpbody) and the options of
- * cloudstate. What an earlier set defines (by file name or by symbol) is left out of a later one. Types are found by name
- * anywhere in the pool, whatever file brings them; an import that is in no set becomes a placeholder, and
- * only a *use* of a symbol that is nowhere is an error, which names file and symbol. The bytes are
+ * built-in one: the files of google/protobuf, google/api (annotations, http, httpbody) and the options
+ * of cloudstate. What an earlier set defines (by file name or by symbol) is left out of a later one.
+ * Types are found by name anywhere in the pool, whatever file brings them; an import that is in no set
+ * becomes a placeholder, and only a use of a symbol that is nowhere is an error, which names file and
+ * symbol (an option's definition may miss its type or the options it extends). The bytes are
  * copied. set_count may be 0. The caller owns one reference. */
 enum err_code pb_pool_new(const struct span *sets, size_t set_count, struct pb_pool **ret, struct err *err);
 const struct pb_pool *pb_pool_ref(const struct pb_pool *pool);
@@ -168,7 +169,7 @@ const struct pb_enum_value *pb_enum_by_name(const struct pb_enum *e, struct span
 /* The message type a type URL names: what follows its first '/'. NULL when it is not in the pool. */
 const struct pb_type *pb_find_type_by_url(const struct pb_pool *pool, struct span type_url);
 
-/* --- wire format, and options read by number --------------------------------------------------------- */
+/* --- wire format, and options read by number --- */
 
 enum pb_wire {
 	PB_VARINT = 0, PB_FIXED_64 = 1, PB_BYTES_FIELD = 2, PB_GROUP_START = 3, PB_GROUP_END = 4, PB_FIXED_32 = 5
@@ -197,7 +198,7 @@ enum err_code pb_put_bytes(struct buf *out, uint32_t number, struct span bytes);
 bool pb_option_bool(struct span options, uint32_t number, bool *ret_value);
 bool pb_option_message(struct span options, uint32_t number, struct arena *arena, struct span *ret_bytes);
 
-/* --- dynamic messages --------------------------------------------------------------------------------- */
+/* --- dynamic messages --- */
 
 struct pb_list {
 	union pb_value *items; /* a map's items are entry messages, in insertion order */
@@ -233,7 +234,7 @@ struct pb_msg *pb_msg_sub(struct pb_msg *msg, const struct pb_field *field);
 /* Appends to a repeated field that is no map. */
 enum err_code pb_msg_add(struct pb_msg *msg, const struct pb_field *field, union pb_value value);
 
-/* --- scalars as text, paths, entity keys --------------------------------------------------------------- */
+/* --- scalars as text, paths, entity keys --- */
 
 /* The JSON of a scalar without its quotes: bytes as base64, enums by name. ERR_INVALID for a message. */
 enum err_code pb_scalar_print(const struct pb_field *field, union pb_value value, struct buf *out,
@@ -258,7 +259,7 @@ enum err_code pb_path_set_text(struct pb_msg *msg, const struct pb_path *path, s
 enum err_code pb_key_print(const struct pb_field *const *keys, size_t key_count, struct span wire,
 			   struct buf *out, struct err *err);
 
-/* --- proto3 JSON ------------------------------------------------------------------------------------ */
+/* --- proto3 JSON --- */
 
 /* Parses one JSON text into a message. The result owns nothing of json (strings are copied into the arena).
  * Errors name the place: "line 1, column 17, at items[2].name: ...". */
