@@ -54,7 +54,7 @@ struct client_error {
 	bool unknown;		    /* an append whose outcome is unknown: it may still happen */
 	bool unreachable;	    /* there was no connection, or it broke */
 };
-/* As a struct err: CONFLICT for ABORTED and so on, the text with the code's name. */
+/* As a struct err: CONFLICT for FAILED_PRECONDITION and so on, the text with the code's name. */
 enum err_code client_error_to_err(const struct client_error *e, struct err *err);
 
 struct client_cursor {

@@ -1,0 +1,55 @@
+/* What the files of the service share; see service.h. */
+#ifndef CAIRN_JOURNAL_SERVICE_INTERNAL_H
+#define CAIRN_JOURNAL_SERVICE_INTERNAL_H
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "journal/service.h"
+#include "journal/wire.h"
+
+/* What unpacking one request may take: the message, its copies, and the messages inside it. */
+#define SERVICE_ARENA_BYTES (4 * LIMIT_GRPC_MESSAGE_BYTES)
+
+/* One event loop's calls that do not end by themselves. */
+struct service_loop {
+	struct task drain;
+	struct loop *loop;
+	struct journal_service *service;
+	struct list appends, reads;
+	bool draining;
+};
+
+#define SERVICE_MAGIC 0x5e41ce00
+struct journal_service {
+	uint32_t magic;
+	struct journal *journal;
+	struct service_loop *loops;
+	size_t loop_count;
+	struct grpc_method methods[7];
+};
+
+/* service.c */
+struct service_loop *service_loop_of(struct journal_service *s, const struct loop *loop);
+/* Only the one journal with the empty name is here. */
+enum err_code service_check_journal(ProtobufCBinaryData name, struct err *err);
+/* Absent: incarnation 0. ERR_INVALID: an id of another length, incarnation 0. */
+enum err_code service_cursor_of(const PB(Cursor) *pb, const char *field, struct journal_cursor *ret,
+				struct err *err);
+void service_cursor_to(const struct journal_cursor *cursor, PB(Cursor) *ret);
+
+/* service_append.c */
+void service_append_open(struct grpc_call *call, void *arg);
+void service_append_stream_open(struct grpc_call *call, void *arg);
+void service_appends_drain(struct service_loop *l);
+
+/* service_read.c */
+void service_read_open(struct grpc_call *call, void *arg);
+void service_load_open(struct grpc_call *call, void *arg);
+void service_subscribe_open(struct grpc_call *call, void *arg);
+void service_reads_drain(struct service_loop *l);
+
+/* service_facts.c */
+void service_stat(struct grpc_call *call, struct span request, void *arg);
+void service_list_streams(struct grpc_call *call, struct span request, void *arg);
+
+#endif
