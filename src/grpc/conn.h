@@ -1,0 +1,73 @@
+/* One socket: sniffs which HTTP it is, and carries bytes between it and a session. The
+ * only file that knows both a descriptor and a protocol is conn.c.
+ *
+ *	SNIFF --24 bytes of preface--> HTTP2 --done--> LINGER --peer's end, 1 s--> gone
+ *
+ * A connection frees itself once it is closed and no callback of it is on the stack; before that it
+ * calls on_closed, once, after which its owner must not use it. */
+#ifndef CAIRN_GRPC_CONN_H
+#define CAIRN_GRPC_CONN_H
+
+#include <event2/event_struct.h>
+
+#include "base/list.h"
+#include "grpc/loop.h"
+#include "grpc/session.h"
+
+#define CONN_MAGIC 0x636f6e6eu
+#define CONN_PEER_BYTES 64
+
+struct conn;
+
+struct conn_ops {
+	void (*on_request)(struct conn *conn, struct stream *s); /* server, HTTP/2 */
+	void (*on_settings)(struct conn *conn);	    /* client: the peer's, first or changed */
+	void (*on_room)(struct conn *conn);	    /* a stream has ended, or a GOAWAY has come */
+	void (*on_closed)(struct conn *conn, const struct err *why); /* why->code ERR_OK: orderly */
+};
+
+enum conn_state { CONN_SNIFF, CONN_HTTP2, CONN_LINGER, CONN_DEAD };
+
+struct conn {
+	uint32_t magic;
+	enum conn_state state;
+	struct loop *loop;
+	int fd;
+	char peer[CONN_PEER_BYTES];
+	struct event readable, writable;
+	struct loop_task flush_task;
+	struct session_config config;
+	struct session *session;
+	struct outq out;
+	unsigned busy;	/* callbacks of this connection on the stack */
+	bool closing;	/* as soon as out has been written */
+	bool draining;	/* and no call is left */
+	bool told;	/* on_closed was called */
+	bool read_paused;
+	uint8_t sniffed[24];
+	size_t sniffed_n;
+	int64_t idle_timeout_ms; /* 0: none */
+	struct err why;
+
+	/* The owner's. */
+	const struct conn_ops *ops;
+	void *owner;
+	struct list_node node;
+	size_t calls; /* client: streams started on it */
+};
+
+/* Takes fd, connected. config.server says which side this is. */
+struct conn *conn_new(struct loop *loop, int fd, const struct session_config *config,
+		      const struct conn_ops *ops, void *owner);
+void conn_flush_later(struct conn *conn);
+/* Now: streams are lost, on_closed is called (why NULL: orderly), nothing more is sent. */
+void conn_abort(struct conn *conn, const struct err *why);
+/* The same, but what can be written at once still is. */
+void conn_finish(struct conn *conn);
+/* No more calls; closed when those under way have ended and all is sent. */
+void conn_drain(struct conn *conn);
+/* After what is in out has been written. */
+void conn_close_after_flush(struct conn *conn);
+void conn_pause_read(struct conn *conn, bool pause); /* HTTP/1: back-pressure */
+
+#endif

@@ -1,0 +1,248 @@
+/* The registry of backends, and the wrappers through which they are used: what the contract says is
+ * asserted on the way in and on the way out, counted and timed. */
+#include <config.h>
+
+#include "storage/storage.h"
+
+#include <stdio.h>
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "base/must.h"
+#include "storage/memory/memory.h"
+
+static const struct storage_ops *const backends[] = {
+	&storage_memory,
+};
+
+static void check_ops(const struct storage_ops *ops)
+{
+	must(ops->name);
+	must(ops->open);
+	must(ops->close);
+	must(ops->head);
+	must(ops->lookup);
+	must(ops->append);
+	must(ops->reader_open);
+	must(ops->reader_close);
+	must(ops->read);
+	must(ops->snapshot);
+	must(ops->list);
+	must(ops->stat);
+}
+
+static enum err_code unknown_backend(struct span uri, struct err *err)
+{
+	char names[128] = "";
+	size_t n = 0;
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++) {
+		int len = snprintf(names + n, sizeof(names) - n, "%s\"%s\"", i ? ", " : "", backends[i]->name);
+		must(len > 0);
+		n += (size_t)len;
+		must(n < sizeof(names));
+	}
+	if (span_find(uri, ':') == uri.n)
+		return err_set(err, ERR_INVALID,
+			       "storage \"%.*s\" names no backend (%s): a directory is given as \"file:%.*s\"",
+			       SPAN_ARG(uri), names, SPAN_ARG(uri));
+	return err_set(err, ERR_INVALID, "storage \"%.*s\" names no backend: there are %s", SPAN_ARG(uri),
+		       names);
+}
+
+enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,
+			   struct err *err)
+{
+	must(uri);
+	must(config);
+	must(ret);
+	struct span all = span_str(uri);
+	size_t colon = span_find(all, ':');
+	struct span name = span_first(all, colon);
+	struct storage_config c = *config;
+	c.location = colon < all.n ? span_skip(all, colon + 1) : (struct span){0};
+	if (!c.clock)
+		c.clock = &clock_system;
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++) {
+		if (!span_eq_str(name, backends[i]->name))
+			continue;
+		check_ops(backends[i]);
+		enum err_code code = backends[i]->open(&c, ret, err);
+		if (!code)
+			must((*ret)->ops);
+		return code;
+	}
+	return unknown_backend(all, err);
+}
+
+void storage_close(struct storage *s)
+{
+	if (s)
+		s->ops->close(s);
+}
+
+void storage_head(struct storage *s, struct storage_head *ret)
+{
+	must(s);
+	s->ops->head(s, ret);
+	must(ret->incarnation > 0);
+}
+
+enum err_code storage_lookup(struct storage *s, struct storage_stream_fact *streams, size_t stream_count,
+			     struct storage_id_fact *ids, size_t id_count, struct arena *a,
+			     uint64_t *ret_head, struct err *err)
+{
+	must(s);
+	must(a);
+	must(ret_head);
+	must(streams || stream_count == 0);
+	must(ids || id_count == 0);
+	struct mono_time start = clock_mono(&clock_system);
+	enum err_code code = s->ops->lookup(s, streams, stream_count, ids, id_count, a, ret_head, err);
+	metric_observe_us(METRIC_STORAGE_LOOKUP_SECONDS, mono_since_us(clock_mono(&clock_system), start));
+	if (code) {
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+		return code;
+	}
+	for (size_t i = 0; i < stream_count; i++) {
+		must(streams[i].exists || streams[i].sequence == 0);
+		must(streams[i].exists || streams[i].live_records == 0);
+	}
+	for (size_t i = 0; i < id_count; i++)
+		must(!ids[i].exists || ids[i].position < *ret_head);
+	return ERR_OK;
+}
+
+static size_t check_batch(uint64_t expected_head, const struct storage_record *records, size_t count)
+{
+	size_t bytes = 0;
+	for (size_t i = 0; i < count; i++) {
+		const struct storage_record *r = &records[i];
+		must(r->position == expected_head + i);
+		must(r->bytes.n > 0);
+		must(r->bytes.n <= LIMIT_RECORD_BYTES);
+		must(r->stream.n > 0);
+		must(r->id);
+		must(r->kind != 0);
+		must(i == 0 || r->commit_time.us >= records[i - 1].commit_time.us);
+		bytes += r->bytes.n;
+	}
+	/* Half an append is never made durable. */
+	must(count == 0 || records[count - 1].last_of_append);
+	return bytes;
+}
+
+enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
+				    const struct storage_record *records, size_t count, struct err *err)
+{
+	must(s);
+	must(err);
+	must(err->code == ERR_OK);
+	size_t bytes = check_batch(expected_head, records, count);
+	struct mono_time start = clock_mono(&clock_system);
+	enum storage_outcome outcome = s->ops->append(s, expected_head, records, count, err);
+	metric_observe_us(METRIC_STORAGE_APPEND_SECONDS, mono_since_us(clock_mono(&clock_system), start));
+	switch (outcome) {
+	case STORAGE_OK:
+		must(err->code == ERR_OK);
+		metric_add(METRIC_STORAGE_APPENDED_RECORDS, (int64_t)count);
+		metric_add(METRIC_STORAGE_APPENDED_BYTES, (int64_t)bytes);
+		break;
+	case STORAGE_MOVED:
+		must(err->code == ERR_OK);
+		break;
+	case STORAGE_FULL:
+	case STORAGE_REFUSED:
+	case STORAGE_UNKNOWN:
+	case STORAGE_FAILED:
+		must(err->code != ERR_OK);
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+		break;
+	default:
+		unreachable_state("storage outcome");
+	}
+	return outcome;
+}
+
+enum err_code storage_reader_open(struct storage *s, struct storage_reader **ret, struct err *err)
+{
+	must(s);
+	must(ret);
+	enum err_code code = s->ops->reader_open(s, ret, err);
+	if (!code)
+		must((*ret)->storage == s);
+	return code;
+}
+
+void storage_reader_close(struct storage_reader *r)
+{
+	if (r)
+		r->storage->ops->reader_close(r);
+}
+
+enum err_code storage_read(struct storage_reader *r, const struct storage_query *q, struct buf *out,
+			   struct storage_page *ret, struct err *err)
+{
+	must(r);
+	must(q->max_bytes > 0);
+	must((q->source == STORAGE_ALL) == (q->name.n == 0));
+	must(!q->by_sequence || q->source == STORAGE_STREAM);
+	size_t before = out->n;
+	struct mono_time start = clock_mono(&clock_system);
+	enum err_code code = r->storage->ops->read(r, q, out, ret, err);
+	metric_observe_us(METRIC_STORAGE_READ_SECONDS, mono_since_us(clock_mono(&clock_system), start));
+	if (code) {
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+		must(out->n == before);
+		return code;
+	}
+	must(ret->end || ret->records > 0);
+	must((ret->records == 0) == (out->n == before));
+	must(ret->records <= 1 || out->n - before <= q->max_bytes);
+	must(q->max_records == 0 || ret->records <= q->max_records);
+	metric_add(METRIC_STORAGE_READ_RECORDS, (int64_t)ret->records);
+	metric_add(METRIC_STORAGE_READ_BYTES, (int64_t)(out->n - before));
+	return ERR_OK;
+}
+
+enum err_code storage_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
+			       uint64_t below_position, struct buf *out, struct err *err)
+{
+	must(r);
+	must(stream.n > 0);
+	size_t before = out->n;
+	enum err_code code = r->storage->ops->snapshot(r, stream, at_sequence, below_position, out, err);
+	must((code == ERR_OK) == (out->n > before));
+	if (code && code != ERR_NOT_FOUND)
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+	return code;
+}
+
+enum err_code storage_list(struct storage_reader *r, struct span prefix, struct span after, size_t max,
+			   struct arena *a, struct storage_stream_info *ret, size_t *ret_count,
+			   struct err *err)
+{
+	must(r);
+	must(max > 0);
+	enum err_code code = r->storage->ops->list(r, prefix, after, max, a, ret, ret_count, err);
+	if (code) {
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+		return code;
+	}
+	must(*ret_count <= max);
+	for (size_t i = 0; i < *ret_count; i++) {
+		must(span_starts(ret[i].name, prefix));
+		must(span_cmp(ret[i].name, i ? ret[i - 1].name : after) > 0);
+	}
+	return ERR_OK;
+}
+
+enum err_code storage_stat(struct storage_reader *r, struct span stream, struct arena *a,
+			   struct storage_stream_info *ret, bool *ret_exists, struct err *err)
+{
+	must(r);
+	must(stream.n > 0);
+	enum err_code code = r->storage->ops->stat(r, stream, a, ret, ret_exists, err);
+	if (code)
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+	return code;
+}
