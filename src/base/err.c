@@ -68,7 +68,7 @@ static void text_join(char text[ERR_TEXT_MAX], const char *a, const char *b)
 		text_cut(text);
 }
 
-enum err_code err_set(struct err *err, enum err_code code, const char *fmt, ...)
+enum err_code (err_set)(struct err *err, enum err_code code, const char *fmt, ...)
 {
 	must(code != ERR_OK);
 	if (!err || err->code != ERR_OK)
@@ -82,7 +82,7 @@ enum err_code err_set(struct err *err, enum err_code code, const char *fmt, ...)
 	return code;
 }
 
-enum err_code err_set_errno(struct err *err, enum err_code code, int errno_value, const char *fmt, ...)
+enum err_code (err_set_errno)(struct err *err, enum err_code code, int errno_value, const char *fmt, ...)
 {
 	must(code != ERR_OK);
 	if (!err || err->code != ERR_OK)
@@ -98,7 +98,7 @@ enum err_code err_set_errno(struct err *err, enum err_code code, int errno_value
 	return code;
 }
 
-enum err_code err_wrap(struct err *err, const char *fmt, ...)
+enum err_code (err_wrap)(struct err *err, const char *fmt, ...)
 {
 	if (!err)
 		return ERR_INTERNAL;

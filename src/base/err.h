@@ -59,4 +59,15 @@ enum err_code err_wrap(struct err *err, const char *fmt, ...) __attribute__((for
 
 void err_clear(struct err *err);
 
+/* None of the three returns ERR_OK; told to the compiler, so that it sees outputs set on every success. */
+static inline enum err_code err_never_ok(enum err_code code)
+{
+	if (code == ERR_OK)
+		__builtin_unreachable();
+	return code;
+}
+#define err_set(...) err_never_ok(err_set(__VA_ARGS__))
+#define err_set_errno(...) err_never_ok(err_set_errno(__VA_ARGS__))
+#define err_wrap(...) err_never_ok(err_wrap(__VA_ARGS__))
+
 #endif

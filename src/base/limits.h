@@ -9,6 +9,8 @@
 /* base */
 #define LIMIT_LOG_VALUE_BYTES (4 * KIB)		 /* longer values are cut, with their length behind them */
 #define LIMIT_LOG_LINE_BYTES (128 * KIB)	 /* a few values of six bytes for each of theirs */
+#define LIMIT_CONFIG_FILE_BYTES (1 * MIB)	 /* settings are written by people */
+#define LIMIT_SECRET_FILE_BYTES (64 * KIB)	 /* a password, token or key */
 
 /* record, journal */
 #define LIMIT_STREAM_NAME_BYTES ((size_t)500)	 /* LMDB keys hold 511 */

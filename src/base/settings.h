@@ -39,14 +39,18 @@ struct setting {
 	const char *env_alias;	/* another environment name, weaker than CAIRN_A_B; or NULL */
 	const char *value_name; /* shown in --help: --listen HOST:PORT; or NULL */
 	const char *help;	/* one sentence; required */
+	char letter;		/* 'o': also -o VALUE (a bool: -o); or 0 */
 };
 
 struct settings;
 
-/* Reads everything into *conf (the program's struct). argv[0] is skipped; parsing stops at "--" or at the
- * first word that is no flag: *ret_rest is its index in argv. --help and --version print to stdout and
- * set *ret_exit; --check-config does so after everything was read and found right. env is
- * environ-like. A wrong value's error names flag, variable or file line, the value, and what is allowed. */
+/* Reads everything into *conf (the program's struct), or nothing on failure. argv[0] is skipped; parsing
+ * stops at "--" or at the first word that is no flag: *ret_rest is the index of that word (of the "--"
+ * itself), argc if there is none. --help, --version print to stdout and set *ret_exit; --check-config
+ * does so after everything was read and found right. Of a flag given twice the last counts. env is
+ * environ-like; an empty variable counts as unset. The file that --config or CAIRN_CONFIG names has lines
+ * `name = value`; a line that begins with `#` is a comment. A wrong value's error names flag, variable or
+ * file line, the value, and what is allowed. */
 enum err_code settings_load(const char *program, const char *summary, const struct setting *rows,
 			    size_t row_count, int argc, char *const argv[], char *const env[],
 			    void *conf, struct settings **ret, int *ret_rest, bool *ret_exit,
