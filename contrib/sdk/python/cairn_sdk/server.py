@@ -1,0 +1,190 @@
+"""Serving entities to a proxy: discovery, and one stream for each active entity."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import sys
+from typing import Any, AsyncIterator, Dict, Optional
+
+import grpc
+import grpc.aio
+from google.protobuf import empty_pb2
+
+from . import descriptors, protos
+from .entity import EventSourced
+from .errors import DeclarationError, EntityError
+from .instance import Instance
+from .version import VERSION
+
+log = logging.getLogger("cairn_sdk")
+
+# A snapshot travels in one message with the entity's init, and a request may be as large as a proxy takes.
+_MAX_MESSAGE_BYTES = 16 << 20
+
+
+def entity_spec(*entities: EventSourced[Any], name: str = "", version: str = "") -> Any:
+    """What discovery answers. Raises DeclarationError for what the proxy would refuse."""
+    if not entities:
+        raise DeclarationError("there is no entity to serve")
+    files = []
+    services: Dict[str, EventSourced[Any]] = {}
+    kept: Dict[str, EventSourced[Any]] = {}
+    for entity in entities:
+        entity.check()
+        if entity.service.full_name in services:
+            raise entity.wrong("it is given twice")
+        if entity.persistence_id in kept:
+            raise entity.wrong("its persistence id %r is that of %s too; each needs its own"
+                               % (entity.persistence_id, kept[entity.persistence_id].service.full_name))
+        services[entity.service.full_name] = kept[entity.persistence_id] = entity
+        files.append(entity.service.file)
+        # The events' too, so that tools can read what is in the journal.
+        files.extend(kind.DESCRIPTOR.file for kind in entity.types.values())
+    return protos.entity.EntitySpec(
+        proto=descriptors.file_set(files).SerializeToString(deterministic=True),
+        entities=[entity.proto() for entity in entities],
+        service_info=protos.entity.ServiceInfo(
+            service_name=name or entities[0].service.full_name, service_version=version,
+            service_runtime="%s %s" % (platform.python_implementation(), platform.python_version()),
+            support_library_name="cairn-sdk", support_library_version=VERSION,
+            protocol_major_version=0, protocol_minor_version=2))
+
+
+class Server:
+    """The function's gRPC server. Runs in an asyncio loop; handlers are called in it, one at a time, so a
+    handler that waits for something holds up every other entity."""
+
+    def __init__(self, *entities: EventSourced[Any], name: str = "", version: str = "") -> None:
+        self._spec = entity_spec(*entities, name=name, version=version)
+        self._entities = {entity.service.full_name: entity for entity in entities}
+        self._stopping: Optional["asyncio.Future[None]"] = None
+        self._server: Optional[grpc.aio.Server] = None
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; port 0 takes a free one. Returns the port."""
+        self._stopping = asyncio.get_running_loop().create_future()
+        self._server = grpc.aio.server(options=[
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)])
+        entity, es = protos.entity, protos.event_sourced
+        self._server.add_generic_rpc_handlers((
+            grpc.method_handlers_generic_handler("cloudstate.EntityDiscovery", {
+                "discover": grpc.unary_unary_rpc_method_handler(
+                    self._discover, entity.ProxyInfo.FromString, entity.EntitySpec.SerializeToString),
+                "reportError": grpc.unary_unary_rpc_method_handler(
+                    self._report, entity.UserFunctionError.FromString,
+                    empty_pb2.Empty.SerializeToString)}),
+            grpc.method_handlers_generic_handler("cloudstate.eventsourced.EventSourced", {
+                "handle": grpc.stream_stream_rpc_method_handler(
+                    self._handle, es.EventSourcedStreamIn.FromString,
+                    es.EventSourcedStreamOut.SerializeToString)})))
+        address = "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            self.port = 0
+        if self.port == 0:
+            raise OSError("cannot listen on %s: is the port taken?" % address)
+        await self._server.start()
+        return self.port
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Take no new stream, finish the commands under way, end the streams."""
+        if self._server is not None and self._stopping is not None and not self._stopping.done():
+            self._stopping.set_result(None)
+            await self._server.stop(grace)
+
+    async def wait(self) -> None:
+        """Until the server has stopped."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
+    async def _discover(self, info: Any, context: Any) -> Any:
+        log.info("discovered by %s %s, protocol %d.%d", info.proxy_name, info.proxy_version,
+                 info.protocol_major_version, info.protocol_minor_version)
+        return self._spec
+
+    async def _report(self, error: Any, context: Any) -> Any:
+        log.error("the proxy reports: %s", error.message)
+        return empty_pb2.Empty()
+
+    async def _handle(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        out = protos.event_sourced.EventSourcedStreamOut
+        instance: Optional[Instance[Any]] = None
+        try:
+            while True:
+                request = await self._next(context)
+                if request is None:
+                    return
+                kind = request.WhichOneof("message")
+                if instance is None:
+                    instance = self._activate(kind, request)
+                elif kind == "event":
+                    instance.event(request.event)
+                elif kind == "command":
+                    yield out(reply=instance.command(request.command))
+                else:
+                    raise EntityError("entity %r of %s: the proxy sent %s after init" % (
+                        instance.entity_id, instance.entity.service.full_name, kind or "an empty message"))
+        except EntityError as wrong:
+            log.error("%s", wrong, exc_info=wrong.__cause__)
+            yield out(failure=protos.entity.Failure(command_id=wrong.command_id, description=str(wrong)))
+
+    def _activate(self, kind: Optional[str], request: Any) -> Instance[Any]:
+        if kind != "init":
+            raise EntityError("the proxy sent %s before init" % (kind or "an empty message"),
+                              request.command.id if kind == "command" else 0)
+        entity = self._entities.get(request.init.service_name)
+        if entity is None:
+            raise EntityError("there is no service %r; there are %s" % (
+                request.init.service_name, ", ".join(sorted(self._entities))))
+        return Instance(entity, request.init)
+
+    async def _next(self, context: Any) -> Any:
+        """The next message, or None when the proxy has ended its side or the server stops."""
+        assert self._stopping is not None
+        reading = asyncio.ensure_future(context.read())
+        await asyncio.wait({reading, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            reading.cancel()
+            return None
+        message = reading.result()
+        return None if message is grpc.aio.EOF else message
+
+
+def _address(host: Optional[str], port: Optional[int]) -> Any:
+    text = os.environ.get("PORT") or "8080"
+    if port is None and (not text.isdigit() or int(text) > 65535):
+        sys.exit("cairn_sdk: PORT is %r, which is no port number" % text)
+    return host or os.environ.get("HOST") or "127.0.0.1", int(text) if port is None else port
+
+
+async def _serve(server: Server, host: str, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    port = await server.start(host, port)
+    log.info("serving on %s:%d", host, port)
+    await stop.wait()
+    log.info("stopping")
+    await server.stop()
+
+
+def serve(*entities: EventSourced[Any], host: Optional[str] = None, port: Optional[int] = None,
+          name: str = "", version: str = "") -> None:
+    """Serve these entities until SIGTERM or SIGINT: commands under way are finished first. Host and port are
+    by default those of the environment variables HOST (else 127.0.0.1) and PORT (else 8080)."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    address = _address(host, port)
+    server = Server(*entities, name=name, version=version)
+    try:
+        asyncio.run(_serve(server, *address))
+    except OSError as wrong:
+        sys.exit("cairn_sdk: %s" % wrong)

@@ -1,0 +1,3 @@
+"""The library's own version, as discovery tells it."""
+
+VERSION = "0.1.0"
