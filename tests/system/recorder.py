@@ -24,7 +24,6 @@ import asyncio
 import gzip
 import os
 import re
-import socket
 import threading
 import time
 import urllib.parse
@@ -33,6 +32,7 @@ from google.protobuf import empty_pb2
 
 import protos
 from h2peer import Peer
+from ports import free_port
 from records import Broken, End, FromFunction, HalfClose, Open, Reset, ToFunction, Violation
 
 DISCOVER = "/cloudstate.EntityDiscovery/discover"
@@ -370,14 +370,9 @@ class Recorder:
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._server = None
-        self._socket_address = ("127.0.0.1", port)
         self._thread = threading.Thread(target=self._loop.run_forever, name="recorder", daemon=True)
         self._thread.start()
-        self.port = port
-        if port == 0:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+        self.port = port or free_port()
         if listen:
             self.listen()
 

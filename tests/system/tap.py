@@ -47,7 +47,8 @@ class Tap:
                 for title, text in part.sections:
                     self._diagnostics("--- %s\n%s" % (title, text))
         elif skipped:
-            why = skipped[0].longrepr[2] if isinstance(skipped[0].longrepr, tuple) else skipped[0].longreprtext
+            why = skipped[0].longrepr
+            why = why[2] if isinstance(why, tuple) else skipped[0].longreprtext
             self._line("ok %d - %s # SKIP %s" % (self._count, name, why.replace("Skipped: ", "", 1)))
         else:
             self._line("ok %d - %s" % (self._count, name))

@@ -1,0 +1,107 @@
+"""Programs from public registries that the tests start: built once, exact versions, kept in CAIRN_TOOLS_DIR
+(~/.cache/cairn by default). Where what is needed to get one is missing, the test is skipped by name and
+reason; where it is there and the build fails, the test fails."""
+
+import fcntl
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+GO_SDK = "github.com/cloudstateio/go-support v0.3.0"
+GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
+
+
+def tools_dir():
+    home = os.environ.get("CAIRN_TOOLS_DIR") or pathlib.Path.home() / ".cache" / "cairn"
+    folder = pathlib.Path(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _go():
+    go = shutil.which("go")
+    if not go:
+        pytest.skip("go is not on PATH (1.24 or newer; Debian 12 has 1.19)")
+    version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True).stdout
+    found = re.match(r"go(\d+)\.(\d+)", version)
+    if not found or (int(found[1]), int(found[2])) < (1, 24):
+        pytest.skip("go is %s, needed is 1.24 or newer" % version.strip())
+    return go
+
+
+_NO_NETWORK = re.compile(r"dial tcp|no such host|i/o timeout|network is unreachable|connection refused|"
+                         r"TLS handshake timeout|module lookup disabled")
+
+
+def _run_go(arguments, folder, env=None):
+    done = subprocess.run([_go()] + arguments, cwd=folder, capture_output=True, text=True, env={
+        **os.environ, "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", **(env or {})})
+    if done.returncode != 0:
+        if _NO_NETWORK.search(done.stderr):
+            pytest.skip("the Go module proxy cannot be reached: %s" % done.stderr.strip().splitlines()[-1])
+        raise AssertionError("go %s:\n%s" % (" ".join(arguments), done.stderr))
+
+
+class _Once:
+    """Several test programs may want the same tool at once: one builds it, the others wait."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def __enter__(self):
+        self._lock = open(str(self._folder) + ".lock", "w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def __exit__(self, *exc):
+        self._lock.close()
+
+
+def _go_function(name, package, main=None):
+    """A function on the Go SDK: one of its own commands, or our `main` file."""
+    folder = tools_dir() / ("go-support-v0.3.0-" + name)
+    program = folder / name
+    with _Once(folder):
+        current = main.read_bytes() if main else b""
+        if program.exists() and (not main or (folder / "main.go").read_bytes() == current):
+            return program
+        folder.mkdir(exist_ok=True)
+        (folder / "go.mod").write_text("module fn\n\ngo 1.24\n\nrequire %s\n" % GO_SDK)
+        if main:
+            (folder / "main.go").write_bytes(current)
+        # Under another name first: what is there under the right one is whole.
+        _run_go(["build", "-o", name + ".new", package], folder)
+        os.replace(folder / (name + ".new"), program)
+    return program
+
+
+def go_cart():
+    """The Go SDK's shopping cart alone, a snapshot every 5 events."""
+    return _go_function("cart", "github.com/cloudstateio/go-support/tck/cmd/tck_shoppingcart")
+
+
+def go_models():
+    """The Go SDK's event sourced model services and its cart, see go/main.go."""
+    return _go_function("models", ".", HERE / "go" / "main.go")
+
+
+def grpcurl():
+    folder = tools_dir() / "grpcurl-v1.9.4"
+    program = folder / "grpcurl"
+    with _Once(folder):
+        if not program.exists():
+            folder.mkdir(exist_ok=True)
+            _run_go(["install", GRPCURL], folder, {"GOBIN": str(folder)})
+    return program
+
+
+def program(name):
+    """One of our own programs, as built."""
+    path = pathlib.Path(os.environ.get("CAIRN_BUILDDIR", os.getcwd())) / name
+    if not path.exists():
+        pytest.fail("%s is not built: run make, or set CAIRN_BUILDDIR" % path)
+    return path
