@@ -31,6 +31,7 @@
 /* grpc */
 #define LIMIT_GRPC_MESSAGE_BYTES (20 * MIB)	 /* an append of 16 MiB and its framing */
 #define LIMIT_HEADER_BYTES (16 * KIB)		 /* one request's header list */
+#define LIMIT_HEADERS ((size_t)128)		 /* the same, in headers, on HTTP/1 */
 #define LIMIT_STREAMS_PER_CONNECTION 1000	 /* bounds the memory of one connection */
 #define LIMIT_CONNECTION_TURN_BYTES (256 * KIB)	 /* read from one connection before the others' turn */
 

@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "grpc/http1.h"
 
 #define CONN_BLOCK_BYTES ((size_t)16384)
 /* What may wait for one socket before nghttp2 is asked for no more. */
@@ -37,6 +38,7 @@ static void conn_destroy(struct conn *conn)
 		session_abort(conn->session);
 		session_free(conn->session);
 	}
+	http1_free(conn->http1);
 	outq_release(&conn->out);
 	close(conn->fd);
 	if (!conn->told && conn->owner) {
@@ -141,9 +143,12 @@ static bool conn_is_finished(const struct conn *conn)
 		return true;
 	if (conn->state != CONN_HTTP2)
 		return false;
-	return session_done(conn->session) ||
-	       (conn->draining && session_stream_count(conn->session) == 0 &&
-		!session_wants_output(conn->session));
+	if (session_done(conn->session))
+		return true;
+	/* A server waits for the answer to its ping: before that, calls may be on their way to it. */
+	bool told = !conn->config.server || conn->goaway_sent;
+	return conn->draining && told && session_stream_count(conn->session) == 0 &&
+	       !session_wants_output(conn->session);
 }
 
 static void conn_flush(struct conn *conn)
@@ -164,6 +169,8 @@ static void conn_flush(struct conn *conn)
 		bool more = conn->out.n > 0;
 		if (!conn_write(conn, &written))
 			break;
+		if (conn->http1)
+			http1_on_output(conn->http1);
 		if (conn_is_finished(conn)) {
 			conn_linger(conn);
 			break;
@@ -215,8 +222,8 @@ static void conn_sniff(struct conn *conn, struct span bytes)
 	bytes = span_skip(bytes, take);
 	struct span seen = span_of(conn->sniffed, conn->sniffed_n);
 	if (memcmp(seen.p, preface, seen.n) != 0) {
-		conn->closing = true;
-		return;
+		conn->state = CONN_HTTP1;
+		conn->http1 = conn->ops->on_http1(conn);
 	} else if (seen.n == sizeof(conn->sniffed)) {
 		conn_begin_http2(conn);
 	} else {
@@ -232,6 +239,7 @@ static void conn_recv(struct conn *conn, struct span bytes)
 	switch (conn->state) {
 	case CONN_SNIFF: conn_sniff(conn, bytes); break;
 	case CONN_HTTP2: conn_recv_http2(conn, bytes); break;
+	case CONN_HTTP1: http1_recv(conn->http1, bytes); break;
 	case CONN_LINGER:
 	case CONN_DEAD: break;
 	}
@@ -239,6 +247,12 @@ static void conn_recv(struct conn *conn, struct span bytes)
 
 static void conn_on_eof(struct conn *conn)
 {
+	if (conn->state == CONN_HTTP1 && http1_idle(conn->http1) && conn->out.n) {
+		/* He has sent all that he will, and the last answer is still on its way. */
+		event_del(&conn->readable);
+		conn->closing = true;
+		return;
+	}
 	bool calls = conn->session && session_stream_count(conn->session) > 0;
 	if (calls)
 		err_set(&conn->why, ERR_UNAVAILABLE, "%s closed the connection", conn->peer);
@@ -292,6 +306,7 @@ void conn_pause_read(struct conn *conn, bool pause)
 static void conn_on_request(struct stream *s, void *user)
 {
 	struct conn *conn = OBJ_CAST(struct conn, user, CONN_MAGIC);
+	conn_touch(conn);
 	if (conn->owner)
 		conn->ops->on_request(conn, s);
 }
@@ -328,8 +343,10 @@ static void conn_on_ping_ack(struct session *session, void *user)
 {
 	struct conn *conn = OBJ_CAST(struct conn, user, CONN_MAGIC);
 	/* The answer to the ping behind the shutdown notice: what was on its way has arrived. */
-	if (conn->draining)
-		session_goaway(session, HTTP2_NO_ERROR);
+	if (!conn->draining || !conn->config.server || conn->goaway_sent)
+		return;
+	session_goaway(session, HTTP2_NO_ERROR);
+	conn->goaway_sent = true;
 }
 
 static void conn_on_output(struct session *session, void *user)
@@ -415,7 +432,23 @@ void conn_drain(struct conn *conn)
 	}
 	if (conn->state == CONN_SNIFF)
 		conn->closing = true;
+	if (conn->state == CONN_HTTP1)
+		http1_drain(conn->http1);
 	conn_flush_later(conn);
+}
+
+void conn_touch(struct conn *conn)
+{
+	conn->idle_ticks = 0;
+}
+
+bool conn_idle(const struct conn *conn)
+{
+	if (conn->out.n)
+		return false;
+	if (conn->http1)
+		return http1_idle(conn->http1);
+	return !conn->session || session_stream_count(conn->session) == 0;
 }
 
 void conn_close_after_flush(struct conn *conn)

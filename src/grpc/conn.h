@@ -1,7 +1,8 @@
-/* One socket: sniffs which HTTP it is, and carries bytes between it and a session. The
+/* One socket: sniffs which HTTP it is, and carries bytes between it and a session or HTTP/1 parser. The
  * only file that knows both a descriptor and a protocol is conn.c.
  *
  *	SNIFF --24 bytes of preface--> HTTP2 --done--> LINGER --peer's end, 1 s--> gone
+ *	  \----anything else---------> HTTP1 --------/
  *
  * A connection frees itself once it is closed and no callback of it is on the stack; before that it
  * calls on_closed, once, after which its owner must not use it. */
@@ -18,15 +19,17 @@
 #define CONN_PEER_BYTES 64
 
 struct conn;
+struct http1;
 
 struct conn_ops {
 	void (*on_request)(struct conn *conn, struct stream *s); /* server, HTTP/2 */
+	struct http1 *(*on_http1)(struct conn *conn); /* server: makes what takes an HTTP/1 connection over */
 	void (*on_settings)(struct conn *conn);	    /* client: the peer's, first or changed */
 	void (*on_room)(struct conn *conn);	    /* a stream has ended, or a GOAWAY has come */
 	void (*on_closed)(struct conn *conn, const struct err *why); /* why->code ERR_OK: orderly */
 };
 
-enum conn_state { CONN_SNIFF, CONN_HTTP2, CONN_LINGER, CONN_DEAD };
+enum conn_state { CONN_SNIFF, CONN_HTTP2, CONN_HTTP1, CONN_LINGER, CONN_DEAD };
 
 struct conn {
 	uint32_t magic;
@@ -38,15 +41,17 @@ struct conn {
 	struct loop_task flush_task;
 	struct session_config config;
 	struct session *session;
+	struct http1 *http1;
 	struct outq out;
 	unsigned busy;	/* callbacks of this connection on the stack */
 	bool closing;	/* as soon as out has been written */
-	bool draining;	/* and no call is left */
+	bool draining;	/* when no call is left */
+	bool goaway_sent; /* the one that names the last stream */
 	bool told;	/* on_closed was called */
 	bool read_paused;
 	uint8_t sniffed[24];
 	size_t sniffed_n;
-	int64_t idle_timeout_ms; /* 0: none */
+	unsigned idle_ticks; /* of the server's clock since it was last used */
 	struct err why;
 
 	/* The owner's. */
@@ -68,6 +73,8 @@ void conn_finish(struct conn *conn);
 void conn_drain(struct conn *conn);
 /* After what is in out has been written. */
 void conn_close_after_flush(struct conn *conn);
+void conn_touch(struct conn *conn); /* a request has come */
+bool conn_idle(const struct conn *conn);
 void conn_pause_read(struct conn *conn, bool pause); /* HTTP/1: back-pressure */
 
 #endif

@@ -18,6 +18,7 @@
 #include "grpc/addr.h"
 #include "grpc/call.h"
 #include "grpc/conn.h"
+#include "grpc/http1.h"
 #include "grpc/wire.h"
 
 #define SERVER_MAGIC 0x73657276u
@@ -28,6 +29,8 @@
 /* Out of descriptors: the listener rests so long instead of spinning. */
 #define SERVER_ACCEPT_REST_MS 100
 
+#define SERVER_IDLE_TICKS 4
+
 /* One loop's share of the server. All but `count` belongs to the loop's thread. */
 struct server_loop {
 	struct grpc_server *server;
@@ -36,6 +39,7 @@ struct server_loop {
 	atomic_size_t count; /* connections here or on their way here */
 	bool draining, drained;
 	struct loop_timer *grace;
+	struct loop_timer *idle_clock; /* NULL: connections may be idle for ever */
 	struct task drain_task;
 };
 
@@ -52,6 +56,8 @@ struct grpc_server {
 	struct map methods;
 	bool (*resolve)(struct grpc_call *call, void *arg);
 	void *resolve_arg;
+	exchange_handle_fn *handle;
+	void *handle_arg;
 
 	/* The first loop's. */
 	int fd;
@@ -77,17 +83,12 @@ struct server_handover {
 
 /* ---- requests ---------------------------------------------------------------------------------------- */
 
-static void server_refuse(struct stream *s, const char *status)
-{
-	struct header h = {SPAN(":status"), span_str(status)};
-	struct headers headers = {&h, 1};
-	stream_respond(s, &headers, true);
-}
-
 static void server_on_grpc(struct grpc_server *server, struct server_loop *at, struct stream *s)
 {
 	if (!span_eq(headers_get(&s->headers.h, ":method"), SPAN("POST"))) {
-		server_refuse(s, "405");
+		struct header h = {SPAN(":status"), SPAN("405")};
+		struct headers headers = {&h, 1};
+		stream_respond(s, &headers, true);
 		return;
 	}
 	struct grpc_call *call = call_accept(at->loop, s, server->message_max_bytes);
@@ -107,7 +108,16 @@ static void server_on_request(struct conn *conn, struct stream *s)
 	if (wire_is_grpc(headers_get(&s->headers.h, "content-type")))
 		server_on_grpc(server, at, s);
 	else
-		server_refuse(s, "404");
+		exchange_accept(at->loop, s, server->message_max_bytes, server->handle, server->handle_arg);
+}
+
+static struct http1 *server_on_http1(struct conn *conn)
+{
+	struct server_loop *at = conn->owner;
+	struct http1_config config = {.body_max_bytes = at->server->message_max_bytes,
+				      .handle = at->server->handle,
+				      .arg = at->server->handle_arg};
+	return http1_new(conn, &config);
 }
 
 /* ---- connections ------------------------------------------------------------------------------------- */
@@ -136,11 +146,41 @@ static void server_on_closed(struct conn *conn, const struct err *why)
 
 static const struct conn_ops server_conn_ops = {
 	.on_request = server_on_request,
+	.on_http1 = server_on_http1,
 	.on_closed = server_on_closed,
 };
 
+/* Closes what has been idle for SERVER_IDLE_TICKS ticks; the clock stops with the last connection. */
+static void server_on_idle_tick(void *arg)
+{
+	struct server_loop *at = arg;
+	struct list_node *node, *next;
+	for (node = list_first(&at->conns); node; node = next) {
+		next = list_next(&at->conns, node);
+		struct conn *conn = CONTAINER_OF(node, struct conn, node);
+		if (!conn_idle(conn))
+			conn->idle_ticks = 0;
+		else if (++conn->idle_ticks > 2 * SERVER_IDLE_TICKS)
+			conn_abort(conn, NULL); /* it does not even answer the drain's ping */
+		else if (conn->idle_ticks > SERVER_IDLE_TICKS)
+			conn_drain(conn);
+	}
+	if (!list_empty(&at->conns))
+		loop_timer_set(at->idle_clock, at->server->idle_timeout_ms / SERVER_IDLE_TICKS);
+}
+
+static void server_watch_idle(struct server_loop *at)
+{
+	if (at->server->idle_timeout_ms == 0 || !list_empty(&at->conns))
+		return;
+	if (!at->idle_clock)
+		at->idle_clock = loop_timer_new(at->loop, server_on_idle_tick, at);
+	loop_timer_set(at->idle_clock, at->server->idle_timeout_ms / SERVER_IDLE_TICKS);
+}
+
 static void server_take(struct server_loop *at, int fd)
 {
+	server_watch_idle(at);
 	struct conn *conn = conn_new(at->loop, fd, &at->server->session, &server_conn_ops, at);
 	list_push_back(&at->conns, &conn->node);
 	if (at->draining)
@@ -392,6 +432,15 @@ void grpc_server_set_resolver(struct grpc_server *server, bool (*open)(struct gr
 	server->resolve_arg = arg;
 }
 
+void grpc_server_set_http(struct grpc_server *server,
+			  void (*handle)(struct http_exchange *x, const struct http_request *request, void *arg),
+			  void *arg)
+{
+	must(!server->accepting);
+	server->handle = handle;
+	server->handle_arg = arg;
+}
+
 void grpc_server_free(struct grpc_server *server)
 {
 	if (!server)
@@ -404,6 +453,7 @@ void grpc_server_free(struct grpc_server *server)
 		server->loops[i].draining = false;
 		server_abort_all(&server->loops[i]);
 		loop_timer_free(server->loops[i].grace);
+		loop_timer_free(server->loops[i].idle_clock);
 	}
 	map_release(&server->methods);
 	mem_free(server->loops);

@@ -2,8 +2,11 @@
 
 #include "rig.h"
 
+#include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -121,6 +124,78 @@ static struct grpc_method methods[] = {
 	{.path = "/test.Echo/Chat", .open = open_chat},	     {.path = "/test.Echo/Never", .open = open_never},
 };
 
+/* ---- the HTTP service ---------------------------------------------------------------------------- */
+
+struct http_echo {
+	struct rig *rig;
+	struct buf body;
+	bool streams;
+};
+
+static void http_on_body(struct http_exchange *x, struct span piece, void *user)
+{
+	struct http_echo *echo = user;
+	if (echo->streams)
+		http_write(x, piece);
+	else
+		must(buf_append_span(&echo->body, piece) == ERR_OK);
+}
+
+static void http_on_body_end(struct http_exchange *x, void *user)
+{
+	struct http_echo *echo = user;
+	struct header h = {SPAN("content-type"), SPAN("text/x-echo")};
+	struct headers headers = {&h, 1};
+	if (echo->streams)
+		http_end(x);
+	else
+		http_respond(x, 200, &headers, buf_span(&echo->body));
+}
+
+static void http_on_writable(struct http_exchange *x, void *user)
+{
+	struct http_echo *echo = user;
+	(void)x;
+	echo->rig->http_writable++;
+}
+
+static void http_on_done(struct http_exchange *x, void *user)
+{
+	struct http_echo *echo = user;
+	(void)x;
+	echo->rig->http_done++;
+	buf_release(&echo->body);
+	mem_free(echo);
+}
+
+static const struct http_exchange_ops http_ops = {.on_body = http_on_body,
+						  .on_body_end = http_on_body_end,
+						  .on_writable = http_on_writable,
+						  .on_done = http_on_done};
+static const struct http_exchange_ops http_silent_ops = {.on_writable = http_on_writable,
+							 .on_done = http_on_done};
+
+static void http_handle(struct http_exchange *x, const struct http_request *request, void *arg)
+{
+	struct rig *rig = arg;
+	struct http_echo *echo = mem_xalloc(sizeof(*echo));
+	bool echoes = span_starts(request->target, SPAN("/echo")) || span_starts(request->target, SPAN("/stream"));
+	echo->rig = rig;
+	echo->streams = span_starts(request->target, SPAN("/stream"));
+	buf_init(&echo->body, 64 * MIB);
+	http_exchange_bind(x, echoes ? &http_ops : &http_silent_ops, echo);
+	if (echo->streams)
+		http_start(x, 200, NULL);
+	else if (span_eq(request->target, SPAN("/hello?a=b")))
+		http_respond(x, 200, &request->headers, SPAN("hello"));
+	else if (span_eq(request->target, SPAN("/never")))
+		rig->held = http_exchange_ref(x);
+	else if (span_eq(request->target, SPAN("/reset")))
+		http_reset(x);
+	else if (!echoes)
+		http_respond(x, 404, NULL, SPAN("no such thing\n"));
+}
+
 int64_t rig_now_ms(void)
 {
 	return clock_mono(&clock_system).us / 1000;
@@ -168,6 +243,7 @@ void rig_start_with(struct rig *rig, const struct grpc_server_config *config,
 	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
 		methods[i].arg = rig;
 	grpc_server_add(rig->server, methods, ARRAY_LEN(methods));
+	grpc_server_set_http(rig->server, http_handle, rig);
 	struct err err = {0};
 	enum err_code rc = grpc_server_listen(rig->server, &err);
 	must(rc == ERR_OK);
@@ -258,4 +334,55 @@ struct grpc_call *rig_call(struct rig *rig, const char *method, struct got *got)
 	char path[64];
 	snprintf(path, sizeof(path), "/test.Echo/%s", method);
 	return grpc_channel_call(rig->channel, path, NULL, -1, false, &got_ops, got);
+}
+
+/* ---- raw clients --------------------------------------------------------------------------------- */
+
+void raw_connect(struct raw *raw, struct rig *rig)
+{
+	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons((uint16_t)grpc_server_port(rig->server))};
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	*raw = (struct raw){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+	buf_init(&raw->got, 64 * MIB);
+	must(connect(raw->fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+}
+
+void raw_send(struct raw *raw, const void *p, size_t n)
+{
+	must(send(raw->fd, p, n, MSG_NOSIGNAL) == (ssize_t)n);
+}
+
+void raw_send_str(struct raw *raw, const char *text)
+{
+	raw_send(raw, text, strlen(text));
+}
+
+void raw_poll(struct raw *raw)
+{
+	char bytes[65536];
+	ssize_t n;
+	while ((n = recv(raw->fd, bytes, sizeof(bytes), MSG_DONTWAIT)) > 0)
+		must(buf_append(&raw->got, bytes, (size_t)n) == ERR_OK);
+	if (n == 0 || errno == ECONNRESET)
+		raw->eof = true;
+}
+
+bool raw_has(struct raw *raw, const char *text)
+{
+	return raw_count(raw, text) > 0;
+}
+
+unsigned raw_count(struct raw *raw, const char *text)
+{
+	unsigned count = 0;
+	size_t n = strlen(text);
+	for (size_t i = 0; i + n <= raw->got.n; i++)
+		count += memcmp(raw->got.p + i, text, n) == 0;
+	return count;
+}
+
+void raw_close(struct raw *raw)
+{
+	close(raw->fd);
+	buf_release(&raw->got);
 }

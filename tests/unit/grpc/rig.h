@@ -5,6 +5,8 @@
 #ifndef CAIRN_TEST_GRPC_RIG_H
 #define CAIRN_TEST_GRPC_RIG_H
 
+#include <criterion/criterion.h>
+
 #include "base/buf.h"
 #include "base/limits.h"
 #include "grpc/grpc.h"
@@ -20,6 +22,11 @@ struct rig {
 	bool drained;
 	enum grpc_channel_state states[32];
 	unsigned state_n;
+
+	/* Of the HTTP service: /hello, /echo, /stream, /never, /reset, /head (see rig.c). */
+	unsigned http_done;
+	struct http_exchange *held; /* of /never: one reference */
+	unsigned http_writable;
 };
 
 /* What a client's call got. */
@@ -45,7 +52,7 @@ void rig_stop(struct rig *rig);
 		int64_t rig_end = rig_now_ms() + 10000; \
 		while (!(cond) && rig_now_ms() < rig_end) \
 			rig_turn(rig); \
-		cr_assert(cond); \
+		cr_assert(cond, "not within 10 s: %s", #cond); \
 	} while (0)
 void rig_turn(struct rig *rig);
 void rig_turn_for(struct rig *rig, int64_t ms);
@@ -55,5 +62,20 @@ void got_init(struct got *got);
 void got_release(struct got *got);
 extern const struct grpc_call_ops got_ops; /* user: struct got */
 struct grpc_call *rig_call(struct rig *rig, const char *method, struct got *got);
+
+/* A bare TCP client: what is sent and what comes back, byte for byte. */
+struct raw {
+	int fd;
+	struct buf got;
+	bool eof;
+};
+void raw_connect(struct raw *raw, struct rig *rig);
+void raw_send(struct raw *raw, const void *p, size_t n);
+void raw_send_str(struct raw *raw, const char *text);
+void raw_poll(struct raw *raw); /* takes what has come */
+bool raw_has(struct raw *raw, const char *text);
+unsigned raw_count(struct raw *raw, const char *text);
+void raw_close(struct raw *raw);
+#define RAW_UNTIL(rig, raw, cond) RIG_UNTIL(rig, (raw_poll(raw), (cond)))
 
 #endif

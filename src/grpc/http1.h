@@ -1,0 +1,38 @@
+/* HTTP/1.1 on a connection: requests parsed one after the other, answers written. The only user of
+ * http_parser is http1.c.
+ *
+ * One exchange at a time: what a client sends ahead (pipelining) waits, and beyond a little of it the
+ * connection is not read. The end of the client's input while an exchange is under way ends that too: the
+ * client has left. */
+#ifndef CAIRN_GRPC_HTTP1_H
+#define CAIRN_GRPC_HTTP1_H
+
+#include "grpc/exchange.h"
+
+struct conn;
+struct http1;
+
+struct http1_config {
+	size_t body_max_bytes;
+	exchange_handle_fn *handle; /* NULL: 404 */
+	void *arg;
+};
+
+struct http1 *http1_new(struct conn *conn, const struct http1_config *config);
+void http1_free(struct http1 *h); /* an exchange under way ends */
+
+/* Called by the connection. */
+void http1_recv(struct http1 *h, struct span bytes);
+void http1_on_output(struct http1 *h); /* some has been written */
+void http1_drain(struct http1 *h);     /* close when the exchange under way is over */
+bool http1_idle(const struct http1 *h);
+
+/* Called by the exchange. */
+void http1_start(struct http1 *h, int status, const struct headers *headers, int64_t content_length);
+bool http1_write(struct http1 *h, struct span piece);
+void http1_end(struct http1 *h);
+void http1_break(struct http1 *h);
+void http1_hold(struct http1 *h, bool hold);
+void http1_on_done(struct http1 *h);
+
+#endif
