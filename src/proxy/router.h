@@ -67,7 +67,7 @@ struct spec *router_spec(const struct router *router);
 /* fn(arg, spec) whenever another spec has come into force (and now, if one is). Not removed again. */
 void router_watch(struct router *router, void (*fn)(void *arg, struct spec *spec), void *arg);
 
-/* Tells the function's author of a fault of the function (reportError and the log), once for each text. */
+/* Tells the function's author of a fault of the function: reportError and a log line. */
 void router_report(struct router *router, struct span text);
 
 #endif

@@ -1,0 +1,42 @@
+/* The table of active entities: gives each machine its stream to the function, its journal, its timer and a
+ * place in the order of passivation. One thread, the proxy's loop. Private to src/proxy. */
+#ifndef CAIRN_PROXY_ENTITIES_H
+#define CAIRN_PROXY_ENTITIES_H
+
+#include "base/clock.h"
+#include "proxy/command.h"
+
+struct entities;
+struct entities_config {
+	struct loop *loop;
+	const struct clock *clock;
+	struct client *journal;
+	/* A new call on the function's channel; never NULL. */
+	struct grpc_call *(*call)(void *arg, const char *path, const struct grpc_call_ops *ops, void *user);
+	void (*report)(void *arg, struct span text);
+	void *arg;
+	struct span name_space; /* before every stream's name: "" or "NS/" */
+	int64_t command_timeout_ms, load_timeout_ms, append_timeout_ms, close_grace_ms;
+	size_t max_entities; /* beyond it the least recently used idle one is passivated */
+	size_t max_waiting;  /* for one entity */
+};
+
+struct entities *entities_new(const struct entities_config *config);
+/* Entities that still run are dropped: call it when the loop has stopped, before the journal's client and
+ * the function's channel go. */
+void entities_free(struct entities *t);
+
+/* Gives the command to its entity, activating it. On success exactly one of command_answered() and
+ * command_refused() follows, unless it is withdrawn. On an error nothing follows. */
+enum err_code entities_command(struct entities *t, struct command *c, struct err *err);
+/* The client has left. True: the command had not been sent and is the caller's again. */
+bool entities_withdraw(struct command *c);
+
+/* Another spec has come into force: entities whose service has changed finish what they have and go. */
+void entities_take_over(struct entities *t, const struct spec *spec);
+
+/* Passivates all as they become idle; done(arg) once none is left. */
+void entities_drain(struct entities *t, void (*done)(void *arg), void *arg);
+size_t entities_active(const struct entities *t);
+
+#endif

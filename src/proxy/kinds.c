@@ -1,0 +1,33 @@
+#include <config.h>
+
+#include "base/must.h"
+#include "proxy/entity.h"
+
+const struct entity_ops *const entity_kinds[] = {
+	&entity_event_sourced,
+};
+const size_t entity_kind_count = ARRAY_LEN(entity_kinds);
+
+const struct entity_ops *entity_kind_find(struct span type)
+{
+	for (size_t i = 0; i < entity_kind_count; i++)
+		if (span_eq_str(type, entity_kinds[i]->type))
+			return entity_kinds[i];
+	return NULL;
+}
+
+const struct entity_ops *entity_kind_of_record(const struct record_view *record, struct span *ret_mark)
+{
+	struct record_metadata m;
+	size_t state = 0;
+	*ret_mark = span_of(NULL, 0);
+	while (record->content == RECORD_BODY && record_metadata_next(record, &state, &m))
+		if (span_eq_str(m.key, ENTITY_MARK_KEY))
+			*ret_mark = m.value;
+	for (size_t i = 0; i < entity_kind_count; i++) {
+		const char *mark = entity_kinds[i]->mark;
+		if (mark ? span_eq_str(*ret_mark, mark) : ret_mark->n == 0)
+			return entity_kinds[i];
+	}
+	return NULL;
+}

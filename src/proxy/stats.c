@@ -1,0 +1,89 @@
+#include <config.h>
+
+#include "proxy/stats.h"
+
+#include "base/mem.h"
+#include "base/must.h"
+
+static const struct row {
+	const char *name, *type, *help;
+	size_t offset;
+} rows[] = {
+#define ROW(field, name, type, help) {name, type, help, offsetof(struct service_stats, field)}
+	ROW(commands, "cairn_proxy_commands_total", "counter", "Commands of clients, forwards and effects."),
+	ROW(ok, "cairn_proxy_commands_ok_total", "counter", "Commands that were answered."),
+	ROW(failures, "cairn_proxy_commands_failed_total", "counter", "Commands that the function failed."),
+	ROW(errors, "cairn_proxy_commands_error_total", "counter", "Commands that ended in an error of the proxy."),
+	ROW(time_us, "cairn_proxy_command_time_us_total", "counter", "Time from arrival to end, in microseconds."),
+	ROW(waiting, "cairn_proxy_commands_waiting", "gauge", "Commands that are not answered yet."),
+	ROW(forwards, "cairn_proxy_forwards_total", "counter", "Forwards that replies asked for."),
+	ROW(effects, "cairn_proxy_side_effects_total", "counter", "Side effects that replies asked for."),
+	ROW(events, "cairn_proxy_events_total", "counter", "Events made durable."),
+	ROW(snapshots, "cairn_proxy_snapshots_total", "counter", "Snapshots made durable."),
+	ROW(active, "cairn_proxy_entities_active", "gauge", "Entities in memory."),
+	ROW(activations, "cairn_proxy_activations_total", "counter", "Entity streams opened."),
+	ROW(passivations, "cairn_proxy_closes_total", "counter", "Entity streams closed by the proxy."),
+	ROW(restarts, "cairn_proxy_resets_total", "counter", "Entity streams reset by the proxy."),
+#undef ROW
+};
+
+void stats_init(struct stats *s)
+{
+	map_init(&s->services);
+}
+
+static void free_one(struct span key, void *value, void *arg)
+{
+	struct service_stats *of = value;
+	(void)key;
+	(void)arg;
+	mem_free(of->service);
+	mem_free(of);
+}
+
+void stats_release(struct stats *s)
+{
+	map_each(&s->services, free_one, NULL);
+	map_release(&s->services);
+}
+
+struct service_stats *stats_of(struct stats *s, struct span service)
+{
+	struct service_stats *of = map_get(&s->services, service);
+	if (!of) {
+		of = mem_xalloc(sizeof *of);
+		of->service = mem_xdup(service.p, service.n);
+		map_put(&s->services, service, of);
+	}
+	return of;
+}
+
+struct render {
+	struct buf *out;
+	const struct row *row;
+	enum err_code code;
+};
+
+static void render_one(struct span key, void *value, void *arg)
+{
+	struct render *r = arg;
+	uint64_t n;
+	memcpy(&n, (const char *)value + r->row->offset, sizeof n);
+	if (!r->code)
+		r->code = buf_printf(r->out, "%s{service=\"%.*s\"} %llu\n", r->row->name, SPAN_ARG(key),
+				     (unsigned long long)n);
+}
+
+enum err_code stats_render(const struct stats *s, struct buf *out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct map services = s->services;
+		struct render r = {.out = out, .row = &rows[i]};
+		r.code = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", rows[i].name, rows[i].help, rows[i].name,
+				    rows[i].type);
+		map_each(&services, render_one, &r);
+		if (r.code)
+			return r.code;
+	}
+	return ERR_OK;
+}

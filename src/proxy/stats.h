@@ -1,0 +1,29 @@
+/* What is counted for each service, as Prometheus text. One thread, the proxy's loop. */
+#ifndef CAIRN_PROXY_STATS_H
+#define CAIRN_PROXY_STATS_H
+
+#include "base/buf.h"
+#include "base/map.h"
+
+struct service_stats {
+	char *service;
+	uint64_t commands;	     /* handed in by clients, forwards and effects */
+	uint64_t ok, failures, errors; /* their ends: answered; the function's failures; the proxy's errors */
+	uint64_t forwards, effects;  /* that the service's replies asked for */
+	uint64_t events, snapshots;  /* made durable */
+	uint64_t activations, passivations, restarts;
+	uint64_t time_us;	     /* from a command's arrival to its end, in sum */
+	uint64_t active;	     /* entities in memory now */
+	uint64_t waiting;	     /* commands that are not answered yet */
+};
+
+struct stats {
+	struct map services; /* of struct service_stats, kept for good */
+};
+
+void stats_init(struct stats *s);
+void stats_release(struct stats *s);
+struct service_stats *stats_of(struct stats *s, struct span service); /* made if new */
+enum err_code stats_render(const struct stats *s, struct buf *out);
+
+#endif

@@ -1,0 +1,56 @@
+/* A host for one event sourced machine: what it asks for is written down, a line each; what it is told is
+ * said by the test. */
+#ifndef ES_RIG_H
+#define ES_RIG_H
+
+#include "base/clock.h"
+#include "proxy/entity.h"
+#include "proxy/wire.h"
+
+#define RIG_PASSIVATION_MS 30000
+#define RIG_TIMEOUT_MS 60000
+#define RIG_GRACE_MS 5000
+
+struct rig {
+	struct entity *e;
+	struct buf log;
+	struct clock clock;
+	int64_t now_us;
+	int64_t wake_us; /* the wish; 0: none */
+	bool gone;
+	struct entity_command commands[16];
+	char names[16][16];
+	size_t command_count;
+};
+
+void rig_init(struct rig *r);
+void rig_release(struct rig *r);
+
+/* The lines since the last look, joined by "; ". */
+#define rig_expect(r, text) rig_expect_at((r), (text), __FILE__, __LINE__)
+void rig_expect_at(struct rig *r, const char *text, const char *file, int line);
+
+/* A command named name, whose payload is a "Payload" with the name's bytes. */
+struct entity_command *rig_command(struct rig *r, const char *name);
+void rig_event(struct rig *r, uint64_t sequence, const char *data);
+void rig_snapshot(struct rig *r, uint64_t sequence, const char *data);
+void rig_record(struct rig *r, uint32_t kind, uint64_t sequence, const char *data, struct span metadata_fields);
+void rig_loaded(struct rig *r, uint64_t sequence);
+void rig_load_failed(struct rig *r, enum grpc_code code, const char *text);
+void rig_appended(struct rig *r, uint64_t sequence);
+void rig_append_failed(struct rig *r, enum grpc_code code, const char *text, bool stale);
+void rig_end(struct rig *r, enum grpc_code code, bool unreached);
+void rig_message(struct rig *r, struct span message);
+/* Moves the time and, if the machine's wish is due then, tells it. */
+void rig_pass(struct rig *r, int64_t ms);
+
+/* Messages of the function. events and snapshot: data of Anys of type "T"; NULL ends, NULL: none. */
+void rig_reply(struct rig *r, int64_t id, const char *reply, const char *const *events, const char *snapshot);
+void rig_failure_reply(struct rig *r, int64_t id, const char *text, bool restart, const char *const *events);
+void rig_no_action(struct rig *r, int64_t id);
+void rig_failure(struct rig *r, int64_t id, const char *text);
+
+/* Loads an entity without records and sends it the first command: the log is empty then. */
+void rig_start(struct rig *r);
+
+#endif
