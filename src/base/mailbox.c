@@ -29,7 +29,7 @@ void mailbox_post(struct mailbox *m, struct task *task)
 	pthread_mutex_lock(&m->lock);
 	*m->last_next = task;
 	m->last_next = &task->next;
-	/* Woken under the lock, so that the owner cannot drain and release the mailbox before wake() is done. */
+	/* Woken under the lock: the owner cannot drain and release the mailbox before wake() is done. */
 	if (!m->wake_sent && m->wake) {
 		m->wake_sent = true;
 		m->wake(m->wake_arg);

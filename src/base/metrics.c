@@ -123,7 +123,8 @@ static enum err_code render_histogram(struct buf *out, enum metric m)
 		e = buf_printf(out, "%s_sum%s%s%s %lld.%06d\n", row->name, open, row->labels, close,
 			       (long long)(sum_us / 1000000), (int)(sum_us % 1000000));
 	if (!e)
-		e = buf_printf(out, "%s_count%s%s%s %lld\n", row->name, open, row->labels, close, (long long)count);
+		e = buf_printf(out, "%s_count%s%s%s %lld\n", row->name, open, row->labels, close,
+			       (long long)count);
 	return e;
 }
 
@@ -142,8 +143,8 @@ enum err_code metrics_render(struct buf *out, const char *prefix)
 		if (!e && row->kind == KIND_HISTOGRAM)
 			e = render_histogram(out, (enum metric)m);
 		else if (!e)
-			e = buf_printf(out, row->labels[0] ? "%s{%s} %lld\n" : "%s%s %lld\n", row->name, row->labels,
-				       (long long)metric_get((enum metric)m));
+			e = buf_printf(out, row->labels[0] ? "%s{%s} %lld\n" : "%s%s %lld\n", row->name,
+				       row->labels, (long long)metric_get((enum metric)m));
 		if (e)
 			return e;
 	}

@@ -218,7 +218,8 @@ static enum err_code number_parse(const struct setting *row, const struct found 
 	}
 	if (row->max <= 0)
 		return err_set(err, ERR_INVALID, "%s: \"%s\" is not %s", f->origin, f->text, kind);
-	return err_set(err, ERR_INVALID, "%s: \"%s\" is not %s from %s to %s", f->origin, f->text, kind, low, high);
+	return err_set(err, ERR_INVALID, "%s: \"%s\" is not %s from %s to %s", f->origin, f->text, kind, low,
+		       high);
 }
 
 static enum err_code bool_parse(const struct found *f, bool *ret, struct err *err)
@@ -368,9 +369,9 @@ static enum err_code file_line(struct load *l, size_t number, char *line)
 	const struct setting *row = row_lookup(l, line, &is_path);
 	if (!row) {
 		const char *meant = nearest(l, line, false);
-		return err_set(l->err, ERR_INVALID, "%s:%zu: unknown key \"%s\"%s%s%s", l->config_path, number, line,
-			       meant ? "; did you mean \"" : "; --help lists all", meant ? meant : "",
-			       meant ? "\"?" : "");
+		return err_set(l->err, ERR_INVALID, "%s:%zu: unknown key \"%s\"%s%s%s", l->config_path,
+			       number, line, meant ? "; did you mean \"" : "; --help lists all",
+			       meant ? meant : "", meant ? "\"?" : "");
 	}
 	const char *origin = keep(l->owner, mem_xprintf("%s:%zu: %s", l->config_path, number, line));
 	const struct found *f = &l->found[row - l->rows];
@@ -490,7 +491,8 @@ static enum err_code flag_parse(struct load *l, const char *word, struct flag *r
 	if (!flag.row) {
 		const char *meant = is_long ? nearest(l, flag.origin + 2, true) : NULL;
 		return err_set(l->err, ERR_INVALID, "unknown flag %s; %s%s%s", flag.origin,
-			       meant ? "did you mean --" : "--help lists all", meant ? meant : "", meant ? "?" : "");
+			       meant ? "did you mean --" : "--help lists all", meant ? meant : "",
+			       meant ? "?" : "");
 	}
 	if (flag.text && (flag.negated || (flag.row->type == SETTING_BOOL && (flag.is_builtin || !is_long))))
 		return err_set(l->err, ERR_INVALID, "%s takes no value", flag.origin);
@@ -527,8 +529,8 @@ static enum err_code load_flags(struct load *l, int argc, char *const argv[], in
 		if (!flag.text && flag.row->type == SETTING_BOOL)
 			flag.text = flag.negated ? "false" : "true";
 		if (!flag.text && i + 1 >= argc)
-			return err_set(l->err, ERR_INVALID, "%s needs a value: %s %s", flag.origin, flag.origin,
-				       flag.row->value_name ? flag.row->value_name : "VALUE");
+			return err_set(l->err, ERR_INVALID, "%s needs a value: %s %s", flag.origin,
+				       flag.origin, flag.row->value_name ? flag.row->value_name : "VALUE");
 		if (!flag.text)
 			flag.text = argv[++i];
 		if (flag.is_builtin)
@@ -589,9 +591,10 @@ static void print_help_row(const struct setting *row)
 		printf("\n%*s", HELP_INDENT, "");
 	bool shown = row->fallback && row->type != SETTING_SECRET &&
 		     !(row->type == SETTING_BOOL && strcmp(row->fallback, "false") == 0);
-	char *text = mem_xprintf("%s%s%s%s%s%s", row->help, shown ? " (default " : "", shown ? row->fallback : "",
-				 shown ? ")" : "", row->env_alias ? "; also from the variable " : "",
-				 row->env_alias ? row->env_alias : "");
+	char *text =
+		mem_xprintf("%s%s%s%s%s%s", row->help, shown ? " (default " : "", shown ? row->fallback : "",
+			    shown ? ")" : "", row->env_alias ? "; also from the variable " : "",
+			    row->env_alias ? row->env_alias : "");
 	print_wrapped(text, HELP_INDENT, HELP_INDENT);
 	mem_free(text);
 }
@@ -606,9 +609,10 @@ static void print_help(const struct load *l)
 	for (size_t i = 0; i < ARRAY_LEN(builtin); i++)
 		print_help_row(&builtin[i]);
 	putchar('\n');
-	print_wrapped("Every flag --a-b is also the environment variable CAIRN_A_B and the line `a-b = value` of the "
-		      "file that --config or CAIRN_CONFIG names. A flag wins over the environment, that over the "
-		      "file, that over the default. A secret --x is better given as --x-file FILE or CAIRN_X_FILE.",
+	print_wrapped("Every flag --a-b is also the environment variable CAIRN_A_B and the line "
+		      "`a-b = value` of the file that --config or CAIRN_CONFIG names. A flag wins over the "
+		      "environment, that over the file, that over the default. A secret --x is better given "
+		      "as --x-file FILE or CAIRN_X_FILE.",
 		      0, 0);
 }
 
@@ -619,7 +623,8 @@ static void print_config(const struct load *l)
 		const struct setting *row = &l->rows[i];
 		const struct found *f = &l->found[i];
 		if (row->type == SETTING_SECRET)
-			printf("# %s is %s%s\n", row->name, f->text ? "set by " : "not set", f->text ? f->origin : "");
+			printf("# %s is %s%s\n", row->name, f->text ? "set by " : "not set",
+			       f->text ? f->origin : "");
 		else if (f->level == LEVEL_DEFAULT)
 			printf("# %s = %s\n", row->name, f->text ? f->text : "");
 		else

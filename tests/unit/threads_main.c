@@ -89,7 +89,8 @@ static const struct criterion_test_extra_data *suite_of(const struct criterion_t
 static void test_body(const struct criterion_test *test)
 {
 	const struct criterion_test_extra_data *suite = suite_of(test);
-	void (*const steps[])(void) = {suite->init, test->data->init, test->test, test->data->fini, suite->fini};
+	void (*const steps[])(void) = {suite->init, test->data->init, test->test, test->data->fini,
+				       suite->fini};
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
 		if (steps[i])
 			steps[i]();

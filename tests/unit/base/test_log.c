@@ -89,8 +89,8 @@ Test(log, json_is_one_object_a_line)
 {
 	log_setup(LOG_DEBUG, LOG_JSON);
 	log_error("it \"broke\"", LOG_STR("path", "/x"), LOG_U64("n", 7), LOG_I64("m", -7), LOG_F64("f", 1.5),
-		  LOG_F64("inf", (double)INFINITY), LOG_F64("neg", -(double)INFINITY), LOG_F64("nan", (double)NAN),
-		  LOG_SPAN("b", SPAN("a\xFF\n")));
+		  LOG_F64("inf", (double)INFINITY), LOG_F64("neg", -(double)INFINITY),
+		  LOG_F64("nan", (double)NAN), LOG_SPAN("b", SPAN("a\xFF\n")));
 	cr_assert_str_eq(rest("{\"time\":\"", "\""),
 			 ",\"level\":\"error\",\"msg\":\"it \\\"broke\\\"\",\"path\":\"/x\",\"n\":7,\"m\":-7,"
 			 "\"f\":1.5,\"inf\":\"Infinity\",\"neg\":\"-Infinity\",\"nan\":\"NaN\","
@@ -140,8 +140,8 @@ Test(log, a_line_that_cannot_be_built_is_reported_as_lost)
 	static const char bells[LIMIT_LOG_VALUE_BYTES] = "";
 	struct span v = span_of(bells, sizeof(bells));
 	buf_clear(&lines);
-	log_info("m", LOG_SPAN("a", v), LOG_SPAN("b", v), LOG_SPAN("c", v), LOG_SPAN("d", v), LOG_SPAN("e", v),
-		 LOG_SPAN("f", v));
+	log_info("m", LOG_SPAN("a", v), LOG_SPAN("b", v), LOG_SPAN("c", v), LOG_SPAN("d", v),
+		 LOG_SPAN("e", v), LOG_SPAN("f", v));
 	cr_assert(strstr(buf_cstr(&lines), "a log line was lost"));
 }
 

@@ -148,7 +148,8 @@ Test(metrics, rows_follow_the_naming_of_prometheus)
 	for (size_t i = 0; i < ARRAY_LEN(real_rows); i++) {
 		const struct row *row = &real_rows[i];
 		cr_assert(strncmp(row->name, "cairn_", 6) == 0, "%s", row->name);
-		cr_assert(row->name[strspn(row->name, "abcdefghijklmnopqrstuvwxyz0123456789_")] == 0, "%s", row->name);
+		cr_assert(row->name[strspn(row->name, "abcdefghijklmnopqrstuvwxyz0123456789_")] == 0, "%s",
+			  row->name);
 		cr_assert(strlen(row->help) > 10, "%s: the help says nothing", row->name);
 		cr_assert(!strpbrk(row->help, "\\\n"), "%s: the help would need escapes", row->name);
 		cr_assert((row->kind == KIND_COUNTER) == ends_with(row->name, "_total"), "%s", row->name);
@@ -165,7 +166,8 @@ Test(metrics, rows_that_share_a_name_stand_together_and_differ_in_labels)
 			if (strcmp(a->name, b->name) != 0)
 				continue;
 			cr_assert(strcmp(a->name, real_rows[i - 1].name) == 0, "%s", a->name);
-			cr_assert(strcmp(a->labels, b->labels) != 0, "%s{%s} is there twice", a->name, a->labels);
+			cr_assert(strcmp(a->labels, b->labels) != 0, "%s{%s} is there twice", a->name,
+				  a->labels);
 			cr_assert(a->kind == b->kind && strcmp(a->help, b->help) == 0, "%s", a->name);
 		}
 }

@@ -24,9 +24,11 @@ struct conf {
 };
 
 static const struct setting rows[] = {
-	{"listen", SETTING_STRING, offsetof(struct conf, listen), .fallback = "127.0.0.1:7117", .env_alias = "PORT",
-	 .value_name = "HOST:PORT", .help = "address and port to serve on", .letter = 'l'},
-	{"tls", SETTING_BOOL, offsetof(struct conf, tls), .fallback = "true", .help = "use TLS", .letter = 't'},
+	{"listen", SETTING_STRING, offsetof(struct conf, listen), .fallback = "127.0.0.1:7117",
+	 .env_alias = "PORT", .value_name = "HOST:PORT", .help = "address and port to serve on",
+	 .letter = 'l'},
+	{"tls", SETTING_BOOL, offsetof(struct conf, tls), .fallback = "true", .help = "use TLS",
+	 .letter = 't'},
 	{"insecure", SETTING_BOOL, offsetof(struct conf, insecure), .help = "serve everybody"},
 	{"workers", SETTING_INT, offsetof(struct conf, workers), .fallback = "2", .min = 1, .max = 64,
 	 .help = "threads"},
@@ -35,8 +37,8 @@ static const struct setting rows[] = {
 	{"wait", SETTING_TIME, offsetof(struct conf, wait_ms), .fallback = "5s", .min = 0, .max = 3600000,
 	 .help = "how long to wait"},
 	{"any", SETTING_INT, offsetof(struct conf, any), .help = "any number"},
-	{"output", SETTING_CHOICE, offsetof(struct conf, format), .fallback = "table", .choices = "table|json|jsonl",
-	 .help = "how data is printed", .letter = 'o'},
+	{"output", SETTING_CHOICE, offsetof(struct conf, format), .fallback = "table",
+	 .choices = "table|json|jsonl", .help = "how data is printed", .letter = 'o'},
 	{"token", SETTING_SECRET, offsetof(struct conf, token), .help = "what to log in with"},
 };
 
@@ -103,8 +105,8 @@ static enum err_code load(void)
 	conf.guard = 42;
 	rest = -1;
 	exits = false;
-	return settings_load("cairnd", "The journal server.", rows, ARRAY_LEN(rows), argc, args, env, &conf, &loaded,
-			     &rest, &exits, &err);
+	return settings_load("cairnd", "The journal server.", rows, ARRAY_LEN(rows), argc, args, env, &conf,
+			     &loaded, &rest, &exits, &err);
 }
 static void fails(const char *want)
 {
@@ -166,9 +168,11 @@ Test(settings, an_empty_variable_counts_as_unset)
 
 Test(settings, flags_in_every_form)
 {
-	ARGS("--workers=3", "--wait", "2m", "--no-tls", "--insecure", "-o", "json", "-lhost:1", "--any", "-5");
+	ARGS("--workers=3", "--wait", "2m", "--no-tls", "--insecure", "-o", "json", "-lhost:1", "--any",
+	     "-5");
 	cr_assert(load() == ERR_OK, "%s", err.text);
-	cr_assert(conf.workers == 3 && conf.wait_ms == 120000 && !conf.tls && conf.insecure && conf.any == -5);
+	cr_assert(conf.workers == 3 && conf.wait_ms == 120000 && !conf.tls && conf.insecure &&
+		  conf.any == -5);
 	cr_assert_str_eq(conf.format, "json");
 	cr_assert_str_eq(conf.listen, "host:1");
 	ARGS("--tls=false", "--insecure=true");
@@ -210,7 +214,8 @@ Test(settings, booleans_sizes_and_times_as_people_write_them)
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		ENV(cases[i].env);
 		cr_assert(load() == ERR_OK, "%s", err.text);
-		cr_assert(conf.size_bytes == cases[i].bytes && conf.wait_ms == cases[i].ms, "%s", cases[i].env);
+		cr_assert(conf.size_bytes == cases[i].bytes && conf.wait_ms == cases[i].ms, "%s",
+			  cases[i].env);
 	}
 	ENV("CAIRN_TLS=no", "CAIRN_INSECURE=1");
 	cr_assert(load() == ERR_OK);
@@ -318,7 +323,8 @@ Test(settings, wrong_values_name_origin_value_and_what_is_allowed)
 	ENV("CAIRN_MAX_SIZE=1MB");
 	fails("CAIRN_MAX_SIZE: \"1MB\" is not a size (like 512, 64KiB, 1MiB, 2GiB) from 1KiB to 1GiB");
 	ENV("CAIRN_MAX_SIZE=99999999999TiB");
-	fails("CAIRN_MAX_SIZE: \"99999999999TiB\" is not a size (like 512, 64KiB, 1MiB, 2GiB) from 1KiB to 1GiB");
+	fails("CAIRN_MAX_SIZE: \"99999999999TiB\" is not a size (like 512, 64KiB, 1MiB, 2GiB) from 1KiB to "
+	      "1GiB");
 	ENV("CAIRN_WAIT=-1s");
 	fails("CAIRN_WAIT: \"-1s\" is not a time (like 100ms, 5s, 2m, 1h) from 0 to 1h");
 	ENV("CAIRN_WAIT=5 s");
@@ -420,7 +426,8 @@ Test(settings, help_lists_every_flag_within_a_hundred_columns)
 	cr_assert(strstr(text, "\nThe journal server.\n"));
 	cr_assert(strstr(text, "  -l, --listen HOST:PORT      address and port to serve on (default "
 			       "127.0.0.1:7117); also from the"), "%s", text);
-	cr_assert(strstr(text, "\n  -o, --output table|json|jsonl\n                              how data"), "%s", text);
+	cr_assert(strstr(text, "\n  -o, --output table|json|jsonl\n                              how data"),
+		  "%s", text);
 	cr_assert(strstr(text, "\n      --insecure              serve everybody\n"), "%s", text);
 	cr_assert(strstr(text, "CAIRN_A_B"));
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -474,16 +481,18 @@ Test(settings, table_for_the_manual)
 	FILE *f = fmemopen(text, sizeof(text), "w");
 	settings_print_table(rows, ARRAY_LEN(rows), f);
 	fclose(f);
-	cr_assert(strstr(text, "| `--listen` | `CAIRN_LISTEN` | `127.0.0.1:7117` | address and port to serve on |\n"));
+	cr_assert(strstr(
+		text, "| `--listen` | `CAIRN_LISTEN` | `127.0.0.1:7117` | address and port to serve on |\n"));
 	cr_assert(strstr(text, "| `--max-size` | `CAIRN_MAX_SIZE` | `1MiB` | the largest thing |\n"));
-	cr_assert(strstr(text, "| `--token-file` | `CAIRN_TOKEN_FILE` |  | what to log in with |\n"), "%s", text);
+	cr_assert(strstr(text, "| `--token-file` | `CAIRN_TOKEN_FILE` |  | what to log in with |\n"), "%s",
+		  text);
 }
 
 Test(settings, the_error_may_be_of_no_interest)
 {
 	ARGS("--nope");
-	cr_assert(settings_load("x", "s", rows, ARRAY_LEN(rows), 2, args, NULL, &conf, &loaded, &rest, &exits, NULL) ==
-		  ERR_INVALID);
+	cr_assert(settings_load("x", "s", rows, ARRAY_LEN(rows), 2, args, NULL, &conf, &loaded, &rest, &exits,
+				NULL) == ERR_INVALID);
 	settings_free(NULL);
 }
 

@@ -10,8 +10,16 @@
 Test(text, utf8_well_formed)
 {
 	static const struct span good[] = {
-		SPAN(""), SPAN("ascii"), SPAN("\xC2\x80"), SPAN("\xDF\xBF"), SPAN("\xE0\xA0\x80"), SPAN("\xED\x9F\xBF"),
-		SPAN("\xEE\x80\x80"), SPAN("\xEF\xBF\xBF"), SPAN("\xF0\x90\x80\x80"), SPAN("\xF4\x8F\xBF\xBF"),
+		SPAN(""),
+		SPAN("ascii"),
+		SPAN("\xC2\x80"),
+		SPAN("\xDF\xBF"),
+		SPAN("\xE0\xA0\x80"),
+		SPAN("\xED\x9F\xBF"),
+		SPAN("\xEE\x80\x80"),
+		SPAN("\xEF\xBF\xBF"),
+		SPAN("\xF0\x90\x80\x80"),
+		SPAN("\xF4\x8F\xBF\xBF"),
 		SPAN("a\0b\n"),
 	};
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
@@ -21,10 +29,24 @@ Test(text, utf8_well_formed)
 Test(text, utf8_malformed)
 {
 	static const struct span bad[] = {
-		SPAN("\x80"), SPAN("\xBF"), SPAN("\xC0\x80"), SPAN("\xC1\xBF"), SPAN("\xC2"), SPAN("\xC2\x41"),
-		SPAN("\xE0\x80\x80"), SPAN("\xE0\x9F\xBF"), SPAN("\xED\xA0\x80"), SPAN("\xED\xBF\xBF"), SPAN("\xE2\x82"),
-		SPAN("\xF0\x80\x80\x80"), SPAN("\xF0\x8F\xBF\xBF"), SPAN("\xF4\x90\x80\x80"), SPAN("\xF5\x80\x80\x80"),
-		SPAN("\xF8\x88\x80\x80\x80"), SPAN("\xFF"), SPAN("ok\xE2\x82x"),
+		SPAN("\x80"),
+		SPAN("\xBF"),
+		SPAN("\xC0\x80"),
+		SPAN("\xC1\xBF"),
+		SPAN("\xC2"),
+		SPAN("\xC2\x41"),
+		SPAN("\xE0\x80\x80"),
+		SPAN("\xE0\x9F\xBF"),
+		SPAN("\xED\xA0\x80"),
+		SPAN("\xED\xBF\xBF"),
+		SPAN("\xE2\x82"),
+		SPAN("\xF0\x80\x80\x80"),
+		SPAN("\xF0\x8F\xBF\xBF"),
+		SPAN("\xF4\x90\x80\x80"),
+		SPAN("\xF5\x80\x80\x80"),
+		SPAN("\xF8\x88\x80\x80\x80"),
+		SPAN("\xFF"),
+		SPAN("ok\xE2\x82x"),
 	};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		cr_assert_not(utf8_valid(bad[i]), "case %zu", i);
@@ -37,7 +59,8 @@ Test(text, utf8_agrees_with_the_table_on_all_pairs_of_bytes)
 	for (unsigned int a = 0; a < 256; a++)
 		for (unsigned int b = 0; b < 256; b++) {
 			uint8_t p[2] = {(uint8_t)a, (uint8_t)b};
-			bool want = (a < 0x80 && b < 0x80) || (a >= 0xC2 && a <= 0xDF && b >= 0x80 && b <= 0xBF);
+			bool want =
+				(a < 0x80 && b < 0x80) || (a >= 0xC2 && a <= 0xDF && b >= 0x80 && b <= 0xBF);
 			cr_assert(utf8_valid(span_of(p, 2)) == want, "%02x %02x", a, b);
 		}
 }
@@ -70,7 +93,8 @@ static void check(enum err_code (*fn)(struct buf *, struct span), struct span in
 	enum err_code e = fn(&b, in);
 	if (want) {
 		cr_assert(e == ERR_OK, "%.*s", SPAN_ARG(in));
-		cr_assert(span_eq_str(span_skip(buf_span(&b), 1), want), "%.*s -> %s", SPAN_ARG(in), buf_cstr(&b));
+		cr_assert(span_eq_str(span_skip(buf_span(&b), 1), want), "%.*s -> %s", SPAN_ARG(in),
+			  buf_cstr(&b));
 	} else {
 		cr_assert(e == ERR_INVALID, "%.*s", SPAN_ARG(in));
 		cr_assert(b.n == 1, "nothing is added on failure");
