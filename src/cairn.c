@@ -9,6 +9,11 @@
 
 static const struct cli_command *const commands[] = {
 	&cli_dev,
+	&cli_append,
+	&cli_read,
+	&cli_tail,
+	&cli_streams,
+	&cli_stat,
 };
 
 static void print_help(FILE *out)

@@ -18,6 +18,7 @@ struct cli_command {
 	const char *summary; /* one line, for `cairn --help` */
 	/* argv[0] is the command's name. Data goes to stdout, everything else to stderr. */
 	enum cli_exit (*run)(int argc, char *const argv[]);
+	const char *words; /* what stands behind the name and flags, for its own help; or NULL */
 };
 
 /* The one table from our errors to exit codes. */
@@ -25,6 +26,11 @@ enum cli_exit cli_exit_of(enum err_code code);
 /* Prints "cairn NAME: text" to stderr and returns the exit code that goes with the error. */
 enum cli_exit cli_fail(const struct cli_command *command, const struct err *err);
 
+extern const struct cli_command cli_append;
 extern const struct cli_command cli_dev;
+extern const struct cli_command cli_read;
+extern const struct cli_command cli_stat;
+extern const struct cli_command cli_streams;
+extern const struct cli_command cli_tail;
 
 #endif
