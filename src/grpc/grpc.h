@@ -248,6 +248,8 @@ struct grpc_reflection_source {
 	void *arg;
 };
 void grpc_reflection_add(struct grpc_server *server, const struct grpc_reflection_source *source);
+/* A serialized FileDescriptorSet of health and reflection, for such a source. */
+struct span grpc_own_descriptors(void);
 
 /* ---- clients ---------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,7 @@
 #include <config.h>
 
+#include "grpc/server.h"
+
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -58,6 +60,9 @@ struct grpc_server {
 	void *resolve_arg;
 	exchange_handle_fn *handle;
 	void *handle_arg;
+	void (*on_drain)(struct loop *loop, void *arg);
+	void *on_drain_arg;
+	struct list owned;
 
 	/* The first loop's. */
 	int fd;
@@ -72,6 +77,12 @@ struct grpc_server {
 	void *drained_arg;
 	atomic_size_t undrained; /* loops that still have connections */
 	struct task drained_task;
+};
+
+struct server_owned {
+	struct list_node node;
+	void (*free_fn)(void *arg);
+	void *arg;
 };
 
 /* A connection on its way to the loop that will keep it. */
@@ -359,6 +370,8 @@ static void server_run_drain(struct task *task)
 	at->draining = true;
 	at->grace = loop_timer_new(at->loop, server_on_grace_over, at);
 	loop_timer_set(at->grace, at->server->grace_ms);
+	if (at->server->on_drain)
+		at->server->on_drain(at->loop, at->server->on_drain_arg);
 	for (struct list_node *node = list_first(&at->conns); node; node = list_next(&at->conns, node))
 		conn_drain(CONTAINER_OF(node, struct conn, node));
 	server_check_drained(at);
@@ -403,6 +416,7 @@ struct grpc_server *grpc_server_new(const struct grpc_server_config *config, str
 	server->idle_timeout_ms = config->idle_timeout_ms;
 	server->fd = -1;
 	map_init(&server->methods);
+	list_init(&server->owned);
 	server->loop_count = loop_count;
 	server->loops = mem_xalloc(loop_count * sizeof(*server->loops));
 	for (size_t i = 0; i < loop_count; i++) {
@@ -441,6 +455,32 @@ void grpc_server_set_http(struct grpc_server *server,
 	server->handle_arg = arg;
 }
 
+size_t server_loop_count(const struct grpc_server *server)
+{
+	return server->loop_count;
+}
+
+struct loop *server_loop_at(const struct grpc_server *server, size_t i)
+{
+	must(i < server->loop_count);
+	return server->loops[i].loop;
+}
+
+void server_set_drain_listener(struct grpc_server *server, void (*fn)(struct loop *loop, void *arg), void *arg)
+{
+	must(!server->on_drain);
+	server->on_drain = fn;
+	server->on_drain_arg = arg;
+}
+
+void server_own(struct grpc_server *server, void (*free_fn)(void *arg), void *arg)
+{
+	struct server_owned *owned = mem_xalloc(sizeof(*owned));
+	owned->free_fn = free_fn;
+	owned->arg = arg;
+	list_push_back(&server->owned, &owned->node);
+}
+
 void grpc_server_free(struct grpc_server *server)
 {
 	if (!server)
@@ -454,6 +494,12 @@ void grpc_server_free(struct grpc_server *server)
 		server_abort_all(&server->loops[i]);
 		loop_timer_free(server->loops[i].grace);
 		loop_timer_free(server->loops[i].idle_clock);
+	}
+	struct list_node *node;
+	while ((node = list_pop_front(&server->owned))) {
+		struct server_owned *owned = CONTAINER_OF(node, struct server_owned, node);
+		owned->free_fn(owned->arg);
+		mem_free(owned);
 	}
 	map_release(&server->methods);
 	mem_free(server->loops);
