@@ -57,7 +57,8 @@ static void answer_metrics(struct http_exchange *x, const struct management *m)
 {
 	struct buf out;
 	buf_init(&out, METRICS_MAX_BYTES);
-	if (metrics_render(&out, "") || stats_render(m->stats(m->arg), &out))
+	if (metrics_render(&out, "cairn_build_info") || metrics_render(&out, "cairn_grpc_") ||
+	    stats_render(m->stats(m->arg), &out))
 		answer_text(x, 500, "the metrics are too large\n");
 	else
 		answer(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_span(&out));
