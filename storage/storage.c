@@ -36,15 +36,17 @@ static enum err_code unknown_backend(struct span uri, struct err *err)
 	char names[128] = "";
 	size_t n = 0;
 	for (size_t i = 0; i < ARRAY_LEN(backends); i++) {
-		int len = snprintf(names + n, sizeof(names) - n, "%s\"%s\"", i ? ", " : "", backends[i]->name);
+		int len =
+			snprintf(names + n, sizeof(names) - n, "%s\"%s\"", i ? ", " : "", backends[i]->name);
 		must(len > 0);
 		n += (size_t)len;
 		must(n < sizeof(names));
 	}
 	if (span_find(uri, ':') == uri.n)
-		return err_set(err, ERR_INVALID,
-			       "storage \"%.*s\" names no backend (%s): a directory is given as \"file:%.*s\"",
-			       SPAN_ARG(uri), names, SPAN_ARG(uri));
+		return err_set(
+			err, ERR_INVALID,
+			"storage \"%.*s\" names no backend (%s): a directory is given as \"file:%.*s\"",
+			SPAN_ARG(uri), names, SPAN_ARG(uri));
 	return err_set(err, ERR_INVALID, "storage \"%.*s\" names no backend: there are %s", SPAN_ARG(uri),
 		       names);
 }
@@ -147,9 +149,7 @@ enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
 		metric_add(METRIC_STORAGE_APPENDED_RECORDS, (int64_t)count);
 		metric_add(METRIC_STORAGE_APPENDED_BYTES, (int64_t)bytes);
 		break;
-	case STORAGE_MOVED:
-		must(err->code == ERR_OK);
-		break;
+	case STORAGE_MOVED: must(err->code == ERR_OK); break;
 	case STORAGE_FULL:
 	case STORAGE_REFUSED:
 	case STORAGE_UNKNOWN:
@@ -157,8 +157,7 @@ enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
 		must(err->code != ERR_OK);
 		metric_add(METRIC_STORAGE_ERRORS, 1);
 		break;
-	default:
-		unreachable_state("storage outcome");
+	default: unreachable_state("storage outcome");
 	}
 	return outcome;
 }

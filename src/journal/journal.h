@@ -36,17 +36,17 @@ struct journal;
 struct append;
 struct journal_read;
 
-/* ---- opening ---------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 struct journal_config {
-	const char *storage_uri;     /* "memory", "file:DIR" */
-	struct storage *storage;     /* instead of the URI: an open store, which the journal then owns */
-	const struct clock *clock;   /* NULL: the system's */
-	const char *address;	     /* of this server, for the lock file's message; or NULL */
-	unsigned reader_threads;     /* 0: 2 */
-	bool threads;		     /* false: tests, with journal_step() */
-	int64_t not_before_wait_ms;  /* how long a read waits for its not_before; 0: 5000 */
-	int64_t slow_append_ms;	     /* a batch slower than this is logged; 0: 1000 */
+	const char *storage_uri;    /* "memory", "file:DIR" */
+	struct storage *storage;    /* instead of the URI: an open store, which the journal then owns */
+	const struct clock *clock;  /* NULL: the system's */
+	const char *address;        /* of this server, for the lock file's message; or NULL */
+	unsigned reader_threads;    /* 0: 2 */
+	bool threads;               /* false: tests, with journal_step() */
+	int64_t not_before_wait_ms; /* how long a read waits for its not_before; 0: 5000 */
+	int64_t slow_append_ms;     /* a batch slower than this is logged; 0: 1000 */
 };
 
 enum err_code journal_open(const struct journal_config *config, struct journal **ret, struct err *err);
@@ -65,12 +65,12 @@ struct journal_cursor {
 	uint64_t position;
 };
 struct journal_info {
-	struct journal_cursor head; /* id, incarnation, durable head */
+	struct journal_cursor head;   /* id, incarnation, durable head */
 	struct wall_time last_commit; /* of the newest record; 0 if there is none */
 	const char *storage_name;     /* "memory", "file" */
 };
 void journal_info(const struct journal *j, struct journal_info *ret); /* any thread, never blocks */
-uint64_t journal_head(const struct journal *j); /* the durable head; any thread */
+uint64_t journal_head(const struct journal *j);                       /* the durable head; any thread */
 /* The same journal's cursor for another position. */
 struct journal_cursor journal_cursor_at(const struct journal *j, uint64_t position);
 
@@ -80,7 +80,7 @@ struct journal_cursor journal_cursor_at(const struct journal *j, uint64_t positi
 enum err_code journal_cursor_check(const struct journal *j, const struct journal_cursor *cursor,
 				   bool may_wait, uint64_t *ret_fork, struct err *err);
 
-/* ---- appending -------------------------------------------------------------------------------------- */
+/* ---- appending ------------------------------------------------------------------------------- */
 
 enum append_expect {
 	APPEND_ANY,
@@ -123,7 +123,7 @@ struct append_request {
  * the append (the answer). */
 struct append_refusal {
 	struct err err;
-	struct span stream;	 /* or empty */
+	struct span stream;      /* or empty */
 	bool has_sequence_found; /* ERR_CONFLICT: */
 	uint64_t sequence_found; /* the stream's newest sequence */
 };
@@ -131,18 +131,18 @@ struct append_refusal {
 /* Checks form and limits and encodes the records; any thread. ERR_INVALID or ERR_LIMIT (a request over a
  * form limit: INVALID_ARGUMENT to a client) say which stream and record and which rule. ret_refusal must
  * be given; it is written only on failure. The append is the caller's: append_unref(). */
-enum err_code append_new(const struct journal *j, const struct append_request *request,
-			 struct append **ret, struct append_refusal *ret_refusal);
+enum err_code append_new(const struct journal *j, const struct append_request *request, struct append **ret,
+			 struct append_refusal *ret_refusal);
 size_t append_bytes(const struct append *a); /* of its records, encoded */
 
 struct append_answer {
 	enum err_code code; /* ERR_OK: appended, or repeated */
-	bool repeated;	    /* it had been appended before: this is the first result */
+	bool repeated;      /* it had been appended before: this is the first result */
 	uint64_t first_position;
-	size_t record_count; /* side by side */
+	size_t record_count;          /* side by side */
 	struct wall_time commit_time; /* 0 when nothing was written */
 	uint64_t cursor_position;     /* just after it; after the head, if it wrote nothing */
-	size_t stream_count;	      /* as in the request: append_answer_stream() */
+	size_t stream_count;          /* as in the request: append_answer_stream() */
 	/* code != ERR_OK: CONFLICT, EXISTS (a repeat in part), FULL (no room, known not written),
 	 * UNAVAILABLE (the outcome may be unknown), CANCELLED (known not written), INTERNAL (the
 	 * storage refused it). */
@@ -154,7 +154,7 @@ const struct append_answer *append_answer(const struct append *a);
 struct span append_answer_stream(const struct append *a, size_t i, uint64_t *ret_sequence);
 
 struct append *append_ref(struct append *a); /* any thread */
-void append_unref(struct append *a);	     /* any thread; NULL is fine */
+void append_unref(struct append *a);         /* any thread; NULL is fine */
 
 /* Called once on the mailbox: append_answer(append) says how it ended. The reference is the callback's
  * to drop: append_unref() at its end or later. */
@@ -183,34 +183,37 @@ struct journal_room {
 };
 void journal_when_room(struct journal *j, struct journal_room *room);
 
-/* ---- reading ---------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 enum journal_from {
-	FROM_START, /* backward: from the newest record */
+	FROM_START,    /* backward: from the newest record */
 	FROM_SEQUENCE, /* of a stream */
 	FROM_POSITION,
 	FROM_CURSOR,
 	FROM_END /* live only: with what is appended from now on */
 };
-enum journal_to { TO_END /* the head as of the first page; backward: the first record */, TO_SEQUENCE,
-		  TO_POSITION };
+enum journal_to {
+	TO_END /* the head as of the first page; backward: the first record */,
+	TO_SEQUENCE,
+	TO_POSITION
+};
 
 /* Borrowed during journal_read_open(). */
 struct journal_query {
 	enum storage_source source;
-	struct span name; /* of the stream or category */
+	struct span name;    /* of the stream or category */
 	bool include_system; /* STORAGE_ALL: streams whose name begins with '$' too */
-	bool backward;	     /* not with live */
-	bool live; /* a subscription: goes on with every new record until it is closed */
+	bool backward;       /* not with live */
+	bool live;           /* a subscription: goes on with every new record until it is closed */
 	enum journal_from from;
 	uint64_t from_value; /* sequence or position, inclusive */
 	struct journal_cursor from_cursor;
-	enum journal_to to; /* not with live */
-	uint64_t to_value;  /* inclusive */
+	enum journal_to to;                         /* not with live */
+	uint64_t to_value;                          /* inclusive */
 	const struct span *types, *stream_prefixes; /* only these; none: all */
 	size_t type_count, stream_prefix_count;
-	uint32_t kinds;	      /* bit 1 << kind; 0: all */
-	uint64_t max_records; /* 0: no maximum; not with live */
+	uint32_t kinds;                   /* bit 1 << kind; 0: all */
+	uint64_t max_records;             /* 0: no maximum; not with live */
 	struct journal_cursor not_before; /* incarnation 0: none */
 };
 
@@ -222,8 +225,8 @@ struct journal_page {
 	/* Where to go on: forward, everything asked for below it has been given; backward, what comes
 	 * is at or before it. */
 	struct journal_cursor next;
-	bool end;	   /* nothing more in this direction; no further page may be asked for */
-	bool caught_up;	   /* live: nothing more was there; said once, again after having fallen behind */
+	bool end;          /* nothing more in this direction; no further page may be asked for */
+	bool caught_up;    /* live: nothing more was there; said once, again after having fallen behind */
 	uint64_t sequence; /* load, with end: the newest sequence that the stream has taken, as of `next` */
 };
 #define JOURNAL_PAGE_SPARE ((size_t)4096)
@@ -231,16 +234,16 @@ void journal_page_free(struct journal_page *page); /* any thread; NULL is fine *
 
 /* A page (the callee's to free), or NULL and why: ERR_UNAVAILABLE (not_before was not reached in time),
  * ERR_CONFLICT (the cursor lies beyond a cut, err names the fork), ERR_CORRUPT, ERR_IO. After an error
- * the read can only be closed. A live read gives pages without records too: checkpoints, so that a
- * filtered reader's position moves, and the news that it has caught up. */
-typedef void journal_page_fn(struct journal_read *read, struct journal_page *page,
-			     const struct err *err, void *arg);
+ * the read can only be closed. A page may have no records: of a live read when it has caught up, of a
+ * filtered one as a checkpoint, so that its position moves, and the last page of any. */
+typedef void journal_page_fn(struct journal_read *read, struct journal_page *page, const struct err *err,
+			     void *arg);
 
 /* Opens a read; nothing happens before the first journal_read_next(). ERR_INVALID says what is wrong
  * with the query; a cursor is checked here too. The read belongs to the mailbox's thread. */
-enum err_code journal_read_open(struct journal *j, const struct journal_query *query,
-				struct mailbox *mailbox, journal_page_fn *on_page, void *arg,
-				struct journal_read **ret, struct err *err);
+enum err_code journal_read_open(struct journal *j, const struct journal_query *query, struct mailbox *mailbox,
+				journal_page_fn *on_page, void *arg, struct journal_read **ret,
+				struct err *err);
 /* Newest snapshot at or before the sequence (has_at_sequence; otherwise the newest), then the events
  * after it, up to the sequence: the same handle and pages. */
 struct journal_load {
@@ -249,15 +252,15 @@ struct journal_load {
 	uint64_t at_sequence;
 	struct journal_cursor not_before; /* incarnation 0: none */
 };
-enum err_code journal_load_open(struct journal *j, const struct journal_load *load,
-				struct mailbox *mailbox, journal_page_fn *on_page, void *arg,
-				struct journal_read **ret, struct err *err);
+enum err_code journal_load_open(struct journal *j, const struct journal_load *load, struct mailbox *mailbox,
+				journal_page_fn *on_page, void *arg, struct journal_read **ret,
+				struct err *err);
 /* Asks for one page; not again before it has come. A live read answers when there is something. */
 void journal_read_next(struct journal_read *read);
 /* At any time, also inside on_page; no callback comes afterwards. NULL is fine. */
 void journal_read_close(struct journal_read *read);
 
-/* ---- facts ------------------------------------------------------------------------------------------ */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 struct journal_stream_info {
 	struct span name;
@@ -265,10 +268,10 @@ struct journal_stream_info {
 	uint64_t first_position, last_position;
 };
 struct journal_list {
-	struct span prefix; /* of the name */
-	struct span after;  /* names after this one; empty: from the first */
-	size_t max;	    /* 0 or above LIMIT_PAGE_ITEMS: LIMIT_PAGE_ITEMS */
-	bool include_system; /* names that begin with '$', unless the prefix does */
+	struct span prefix;               /* of the name */
+	struct span after;                /* names after this one; empty: from the first */
+	size_t max;                       /* 0 or above LIMIT_PAGE_ITEMS: LIMIT_PAGE_ITEMS */
+	bool include_system;              /* names that begin with '$', unless the prefix does */
 	struct journal_cursor not_before; /* incarnation 0: none */
 };
 /* err is NULL on success. items are valid during the callback; more: there are further names. */

@@ -134,10 +134,9 @@ static void unlock(struct memory *m)
 	must(r == 0);
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
-static enum err_code memory_open(const struct storage_config *config, struct storage **ret,
-				 struct err *err)
+static enum err_code memory_open(const struct storage_config *config, struct storage **ret, struct err *err)
 {
 	if (config->location.n > 0)
 		return err_set(err, ERR_INVALID, "storage \"memory\" takes no location: \"%.*s\" was given",
@@ -213,7 +212,7 @@ static void memory_head(struct storage *s, struct storage_head *ret)
 	unlock(m);
 }
 
-/* ---- facts ------------------------------------------------------------------------------------------ */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 /* The slot of an id: the one that holds it, or the free one where it belongs. */
 static uint64_t *id_slot(struct memory *m, const uint8_t *id)
@@ -262,7 +261,7 @@ static enum err_code memory_lookup(struct storage *s, struct storage_stream_fact
 	return code ? err_set(err, code, "no memory for the facts of %zu records", id_count) : ERR_OK;
 }
 
-/* ---- appending -------------------------------------------------------------------------------------- */
+/* ---- appending ------------------------------------------------------------------------------- */
 
 static bool positions_room(struct positions *list)
 {
@@ -400,8 +399,7 @@ static void append_one(struct memory *m, const struct storage_record *r, uint8_t
 }
 
 static enum storage_outcome memory_append(struct storage *s, uint64_t expected_head,
-					  const struct storage_record *records, size_t count,
-					  struct err *err)
+					  const struct storage_record *records, size_t count, struct err *err)
 {
 	struct memory *m = memory_of(s);
 	enum storage_outcome outcome = STORAGE_OK;
@@ -428,7 +426,7 @@ static enum storage_outcome memory_append(struct storage *s, uint64_t expected_h
 	return outcome;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static enum err_code memory_reader_open(struct storage *s, struct storage_reader **ret, struct err *err)
 {
@@ -612,7 +610,7 @@ static enum err_code memory_snapshot(struct storage_reader *r, struct span strea
 	return code;
 }
 
-/* ---- lists ------------------------------------------------------------------------------------------ */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 static int by_name_compare(const void *a, const void *b)
 {
@@ -654,9 +652,9 @@ static size_t list_start(const struct memory *m, struct span prefix, struct span
 	return low;
 }
 
-static enum err_code memory_list(struct storage_reader *r, struct span prefix, struct span after,
-				 size_t max, struct arena *a, struct storage_stream_info *ret,
-				 size_t *ret_count, struct err *err)
+static enum err_code memory_list(struct storage_reader *r, struct span prefix, struct span after, size_t max,
+				 struct arena *a, struct storage_stream_info *ret, size_t *ret_count,
+				 struct err *err)
 {
 	struct memory *m = memory_of_reader(r);
 	size_t count = 0;

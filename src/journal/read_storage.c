@@ -1,0 +1,332 @@
+/* Reads from storage, on a reader thread: one page a job. A page without a filter is what storage gave,
+ * verbatim; with one, the unwanted records are taken out of it in place. */
+#include <config.h>
+
+#include "journal/read.h"
+
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/must.h"
+
+/* ---- where an append ends
+ * ------------------------------------------------------------------------------------- A subscriber is not
+ * given half an append. Records tell by a flag that they end one, but of a stream or a category that record
+ * may not be seen: then the log is asked. */
+
+/* Does the append that holds the record at `position` have no more of what is read? */
+static enum err_code ends_here(struct journal_read *r, struct storage_reader *reader, uint64_t position,
+			       uint64_t below, bool *ret, struct err *err)
+{
+	struct storage_query q = {.source = STORAGE_ALL,
+				  .include_system = true,
+				  .from = position + 1,
+				  .below_position = below,
+				  .max_bytes = READ_PAGE_BYTES,
+				  .max_records = 16};
+	struct storage_page page = {0};
+	struct buf buf;
+	enum err_code code = ERR_OK;
+	bool known = false;
+	*ret = true;
+	buf_init(&buf, LIMIT_RESPONSE_BYTES + LIMIT_RECORD_BYTES);
+	while (!known && !page.end && !code) {
+		buf_clear(&buf);
+		code = storage_read(reader, &q, &buf, &page, err);
+		struct span run = buf_span(&buf), entry;
+		while (!code && !known && run.n > 0) {
+			struct record_view v;
+			code = record_next(&run, &entry, NULL, err);
+			if (!code)
+				code = record_decode_trusted(entry, &v, err);
+			if (code)
+				break;
+			known = v.last_of_append;
+			if (read_source_has(r, v.kind, v.stream)) {
+				*ret = false;
+				known = true;
+			}
+		}
+		q.from = page.next;
+	}
+	buf_release(&buf);
+	return code;
+}
+
+/* The last record of a run. */
+static enum err_code run_last(struct span run, struct record_view *ret, struct err *err)
+{
+	struct span entry = {0};
+	while (run.n > 0) {
+		enum err_code code = record_next(&run, &entry, NULL, err);
+		if (code)
+			return code;
+	}
+	return record_decode_trusted(entry, ret, err);
+}
+
+/* Cuts a live page back to where an append ends. *next is where to go on. */
+static enum err_code cut_to_append(struct journal_read *r, struct storage_reader *reader, struct buf *body,
+				   size_t start, uint64_t below, struct storage_page *sp, struct err *err)
+{
+	struct span run = span_skip(buf_span(body), start);
+	struct record_view v;
+	enum err_code code = run_last(run, &v, err);
+	if (code || v.last_of_append)
+		return code;
+	size_t *ends = mem_try_alloc(sp->records * sizeof(*ends)); /* of each record, in the run */
+	if (!ends)
+		return err_set(err, ERR_NOMEM, "no memory for a page of %zu records", sp->records);
+	struct span rest = run, entry;
+	for (size_t i = 0; i < sp->records && !code; i++) {
+		code = record_next(&rest, &entry, NULL, err);
+		ends[i] = run.n - rest.n;
+	}
+	uint64_t after = UINT64_MAX; /* position of the record after the one that is looked at */
+	size_t kept = sp->records;
+	bool whole = false;
+	for (; kept > 0 && !code; kept--) {
+		rest = span_skip(run, kept > 1 ? ends[kept - 2] : 0);
+		code = record_next(&rest, &entry, NULL, err);
+		if (!code)
+			code = record_decode_trusted(entry, &v, err);
+		if (code)
+			break;
+		whole = v.last_of_append;
+		if (!whole && after != v.position + 1)
+			code = ends_here(r, reader, v.position, below, &whole, err);
+		if (whole)
+			break;
+		after = v.position;
+	}
+	/* Nothing whole: the append is larger than a page, and goes out in parts. */
+	if (!code && whole && kept < sp->records) {
+		sp->next = v.position + 1;
+		sp->records = kept;
+		body->n = start + ends[kept - 1];
+	}
+	mem_free(ends);
+	return code;
+}
+
+/* ---- filtering ------------------------------------------------------------------------------- */
+
+/* Keeps of the run from `start` on what is wanted, and sets r->at behind the last record looked at.
+ * *ret_stop: what follows is out of bounds, or enough was taken. */
+static enum err_code filter_run(struct journal_read *r, struct journal_page *page, size_t start,
+				uint64_t next, bool *ret_stop, struct err *err)
+{
+	struct span run = span_skip(buf_span(&page->body), start);
+	uint8_t *to = page->body.p + start;
+	uint64_t stopped_at = next;
+	while (run.n > 0) {
+		struct span entry, whole;
+		struct record_view v;
+		enum err_code code = record_next(&run, &entry, &whole, err);
+		if (!code)
+			code = record_decode_trusted(entry, &v, err);
+		if (code)
+			return code;
+		enum read_verdict verdict = read_wants(r, &v);
+		if (verdict == READ_STOP || (verdict == READ_TAKE && r->records_left == 0)) {
+			stopped_at = v.position;
+			*ret_stop = true;
+			break;
+		}
+		if (verdict == READ_SKIP)
+			continue;
+		uint64_t position = v.position;
+		memmove(to, whole.p, whole.n); /* may overwrite what the view points to */
+		to += whole.n;
+		page->records++;
+		if (--r->records_left == 0) {
+			if (run.n > 0)
+				stopped_at = r->backward ? (position ? position - 1 : 0) : position + 1;
+			*ret_stop = true;
+			break;
+		}
+	}
+	page->body.n = (size_t)(to - page->body.p);
+	r->at = stopped_at;
+	return ERR_OK;
+}
+
+/* ---- a page ---------------------------------------------------------------------------------- */
+
+static struct storage_query query_of(const struct journal_read *r, uint64_t below, size_t used_bytes)
+{
+	struct storage_query q = {.source = r->source,
+				  .name = r->name,
+				  .include_system = r->include_system,
+				  .backward = r->backward,
+				  .kinds = r->kinds,
+				  .by_sequence = r->by_sequence,
+				  .from = r->at,
+				  .below_position = below,
+				  .max_bytes = READ_PAGE_BYTES - used_bytes};
+	if (!read_has_filter(r) && r->records_left < SIZE_MAX)
+		q.max_records = (size_t)r->records_left;
+	return q;
+}
+
+/* One read of storage into the page. */
+static enum err_code read_more(struct journal_read *r, struct storage_reader *reader,
+			       struct journal_page *page, uint64_t below, struct err *err)
+{
+	size_t start = page->body.n;
+	struct storage_query q = query_of(r, below, start);
+	struct storage_page sp;
+	enum err_code code = storage_read(reader, &q, &page->body, &sp, err);
+	if (code)
+		return code;
+	if (start > 0 && page->body.n > READ_PAGE_BYTES) {
+		/* One record that is too large to share the page: it will be the first of the next. */
+		must(sp.records == 1);
+		struct span run = span_skip(buf_span(&page->body), start), entry;
+		code = record_next(&run, &entry, NULL, err);
+		if (code)
+			return code;
+		r->at = record_position(entry);
+		r->by_sequence = false;
+		page->body.n = start;
+		return ERR_OK;
+	}
+	if (r->live && !sp.end) {
+		code = cut_to_append(r, reader, &page->body, start, below, &sp, err);
+		if (code)
+			return code;
+	}
+	if (sp.end && !r->backward)
+		sp.next = below;
+	/* The sequence to begin with is not there yet: what comes before it is not wanted when it comes. */
+	if (r->live && r->by_sequence && sp.end && sp.records == 0)
+		r->filter.skip_to_sequence = r->at;
+	r->by_sequence = false;
+	bool stop = false;
+	if (read_has_filter(r)) {
+		code = filter_run(r, page, start, sp.next, &stop, err);
+	} else {
+		page->records += sp.records;
+		r->at = sp.next;
+		if (r->records_left != UINT64_MAX)
+			r->records_left -= sp.records;
+		stop = r->records_left == 0;
+	}
+	r->ended = !r->live && (sp.end || stop);
+	r->to_tail = r->live && sp.end && page->records == 0;
+	return code;
+}
+
+/* Load, first: how far the stream goes, and the newest snapshot. */
+static enum err_code load_begin(struct journal_read *r, struct storage_reader *reader,
+				struct journal_page *page, struct err *err)
+{
+	struct storage_query newest = {.source = STORAGE_STREAM,
+				       .name = r->name,
+				       .backward = true,
+				       .from = UINT64_MAX,
+				       .below_position = r->below,
+				       .max_bytes = 1,
+				       .max_records = 1};
+	struct storage_page sp;
+	struct record_view v;
+	enum err_code code = storage_read(reader, &newest, &page->body, &sp, err);
+	if (!code && sp.records > 0)
+		code = run_last(buf_span(&page->body), &v, err);
+	if (code)
+		return code;
+	r->load_newest = sp.records > 0 ? v.sequence : 0;
+	page->body.n = 0;
+	uint64_t snapshot_sequence = 0;
+	code = storage_snapshot(reader, r->name, r->load_at, r->below, &page->body, err);
+	if (code && code != ERR_NOT_FOUND)
+		return code;
+	if (!code) {
+		code = run_last(buf_span(&page->body), &v, err);
+		if (code)
+			return code;
+		snapshot_sequence = v.sequence;
+		page->records = 1;
+	}
+	r->by_sequence = true;
+	r->at = snapshot_sequence + 1;
+	if (r->has_at_sequence)
+		r->filter.max_sequence = r->load_at;
+	/* Also with at_sequence 0, which max_sequence could not say. */
+	if (snapshot_sequence >= r->load_newest || snapshot_sequence >= r->load_at)
+		r->ended = true;
+	return ERR_OK;
+}
+
+static enum err_code begin(struct journal_read *r, struct storage_reader *reader, struct journal_page *page,
+			   struct err *err)
+{
+	uint64_t head = journal_head(r->journal);
+	r->begun = true;
+	r->below = head;
+	if (!r->backward && r->to_position < head)
+		r->below = r->to_position + 1;
+	if (r->from_end)
+		r->at = head;
+	r->told = r->by_sequence ? 0 : r->at;
+	if (r->records_left == 0)
+		r->ended = true;
+	return r->load ? load_begin(r, reader, page, err) : ERR_OK;
+}
+
+static enum err_code fill(struct journal_read *r, struct storage_reader *reader, struct journal_page *page,
+			  struct err *err)
+{
+	bool first = !r->begun;
+	enum err_code code = first ? begin(r, reader, page, err) : ERR_OK;
+	/* A second page means many: room for it at once. */
+	if (!first && !code && buf_reserve(&page->body, READ_PAGE_BYTES))
+		code = err_set(err, ERR_NOMEM, "no memory for a page");
+	if (r->from_end && !code) {
+		r->from_end = false;
+		r->to_tail = true;
+		return ERR_OK;
+	}
+	uint64_t below = r->live ? journal_head(r->journal) : r->below;
+	size_t scanned = 0;
+	while (!code && !r->ended && !r->to_tail) {
+		size_t records = page->records;
+		scanned += READ_PAGE_BYTES - page->body.n;
+		code = read_more(r, reader, page, below, err);
+		/* Enough, or nothing wanted for so long that it is time to show how far it is. */
+		bool filtered = read_has_filter(r) || r->load;
+		if (!filtered || page->body.n > READ_PAGE_BYTES / 2 || scanned > READ_SCAN_BYTES)
+			break;
+		if (r->load && page->records == records)
+			break;
+	}
+	return code;
+}
+
+void read_from_storage(struct journal_read *r, struct storage_reader *reader, bool in_time)
+{
+	must(!r->page);
+	r->to_tail = r->ended = false;
+	if (!in_time) {
+		err_set(&r->err, ERR_UNAVAILABLE,
+			"not_before position %llu was not reached in %lld ms: the head is at %llu, try again",
+			(unsigned long long)r->not_before.position,
+			(long long)(r->journal->not_before_wait_us / 1000),
+			(unsigned long long)journal_head(r->journal));
+		return;
+	}
+	struct journal_page *page = read_page_new(r);
+	if (fill(r, reader, page, &r->err)) {
+		must(r->err.code != ERR_OK);
+		r->to_tail = false;
+		journal_page_free(page);
+		return;
+	}
+	if (r->to_tail) {
+		journal_page_free(page);
+		return;
+	}
+	if (r->ended && r->load)
+		page->sequence = r->load_newest;
+	/* Complete in this direction, and up to the bound: that is where to go on. */
+	r->page = page;
+}

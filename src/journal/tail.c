@@ -1,0 +1,356 @@
+/* The tail: see tail.h. */
+#include <config.h>
+
+#include "journal/tail.h"
+
+#include <pthread.h>
+
+#include "base/limits.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/must.h"
+
+struct interest {
+	struct list waiting;
+	size_t joined;    /* reads that have it */
+	struct span name; /* owned */
+	bool category;
+};
+
+/* One a mailbox: what its thread is to look at. */
+struct tail_desk {
+	struct tail *tail;
+	struct tail_desk *next;
+	struct mailbox *mailbox;
+	struct task task;
+	bool posted;
+	struct list ready;
+	struct list waiting_for_all;
+	bool all_ready;
+};
+
+struct tail {
+	pthread_mutex_t lock;
+	struct append **ring; /* LIMIT_TAIL_APPENDS of them, a power of two */
+	uint64_t first, end;  /* numbers of appends; slot = number % LIMIT_TAIL_APPENDS */
+	size_t bytes;
+	uint64_t first_position, end_position;
+	struct map streams, categories; /* name -> struct interest */
+	struct tail_desk *desks;
+	size_t joined;
+};
+
+_Static_assert((LIMIT_TAIL_APPENDS & (LIMIT_TAIL_APPENDS - 1)) == 0, "slots are found by masking");
+
+struct tail *tail_new(uint64_t head)
+{
+	struct tail *t = mem_xalloc(sizeof(*t));
+	int r = pthread_mutex_init(&t->lock, NULL);
+	must(r == 0);
+	t->ring = mem_xalloc(LIMIT_TAIL_APPENDS * sizeof(struct append *));
+	t->first_position = t->end_position = head;
+	map_init(&t->streams);
+	map_init(&t->categories);
+	return t;
+}
+
+static struct append **slot(struct tail *t, uint64_t number)
+{
+	return &t->ring[number & (LIMIT_TAIL_APPENDS - 1)];
+}
+
+static void ring_drop(struct tail *t)
+{
+	struct append **a = slot(t, t->first++);
+	t->bytes -= (*a)->memory_bytes;
+	t->first_position = (*a)->answer.first_position + (*a)->item_count;
+	append_unref(*a);
+	*a = NULL;
+}
+
+void tail_free(struct tail *t)
+{
+	if (!t)
+		return;
+	must(t->joined == 0);
+	while (t->first < t->end)
+		ring_drop(t);
+	while (t->desks) {
+		struct tail_desk *next = t->desks->next;
+		must(!t->desks->posted);
+		mem_free(t->desks);
+		t->desks = next;
+	}
+	map_release(&t->streams);
+	map_release(&t->categories);
+	mem_free(t->ring);
+	pthread_mutex_destroy(&t->lock);
+	mem_free(t);
+}
+
+/* ---- waking ---------------------------------------------------------------------------------- */
+
+static void desk_run(struct task *task)
+{
+	struct tail_desk *desk = CONTAINER_OF(task, struct tail_desk, task);
+	struct tail *t = desk->tail;
+	struct list batch;
+	struct list_node *n;
+	list_init(&batch);
+	pthread_mutex_lock(&t->lock);
+	desk->posted = false;
+	while ((n = list_pop_front(&desk->ready)))
+		list_push_back(&batch, n);
+	while (desk->all_ready && (n = list_pop_front(&desk->waiting_for_all))) {
+		CONTAINER_OF(n, struct tail_waiter, node)->waiting = false;
+		list_push_back(&batch, n);
+	}
+	desk->all_ready = false;
+	pthread_mutex_unlock(&t->lock);
+	/* Only this thread's waiters are in the batch, and only this thread touches them now; one that is
+	 * closed by another's callback takes itself out. */
+	while ((n = list_pop_front(&batch))) {
+		struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, node);
+		w->wake(w);
+	}
+}
+
+/* Under the lock. */
+static void desk_post(struct tail_desk *desk)
+{
+	if (desk->posted)
+		return;
+	desk->posted = true;
+	mailbox_post(desk->mailbox, &desk->task);
+}
+
+static void waiter_ready(struct tail_waiter *w)
+{
+	must(w->waiting);
+	w->waiting = false;
+	list_remove(&w->node);
+	list_push_back(&w->desk->ready, &w->node);
+	desk_post(w->desk);
+}
+
+/* What they want is at this position: nothing below it needs to be looked at. */
+static void interest_touched(struct map *table, struct span name, uint64_t position)
+{
+	struct interest *interest = map_get(table, name);
+	struct list_node *n;
+	while (interest && (n = list_first(&interest->waiting))) {
+		struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, node);
+		w->position = position;
+		waiter_ready(w);
+	}
+}
+
+static void wake_all_readers(struct tail *t)
+{
+	for (struct tail_desk *desk = t->desks; desk; desk = desk->next) {
+		if (list_empty(&desk->waiting_for_all))
+			continue;
+		desk->all_ready = true;
+		desk_post(desk);
+	}
+}
+
+void tail_publish(struct tail *t, struct append **appends, size_t count, uint64_t head)
+{
+	must(count > 0);
+	pthread_mutex_lock(&t->lock);
+	for (size_t i = 0; i < count; i++) {
+		struct append *a = appends[i];
+		must(a->answer.first_position == t->end_position);
+		must(a->item_count > 0);
+		while (t->first < t->end && (t->end - t->first == LIMIT_TAIL_APPENDS ||
+					     t->bytes + a->memory_bytes > LIMIT_TAIL_BYTES))
+			ring_drop(t);
+		*slot(t, t->end++) = append_ref(a);
+		t->bytes += a->memory_bytes;
+		t->end_position += a->item_count;
+		for (size_t k = 0; k < a->target_count; k++) {
+			const struct append_target *target = &a->targets[k];
+			uint64_t position = a->answer.first_position + target->first;
+			if (t->streams.count > 0)
+				interest_touched(&t->streams, target->name, position);
+			if (t->categories.count > 0)
+				interest_touched(&t->categories, record_category(target->name), position);
+		}
+	}
+	must(t->end_position == head);
+	wake_all_readers(t);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void wake_interest(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	struct interest *interest = value;
+	struct list_node *n;
+	while ((n = list_first(&interest->waiting)))
+		waiter_ready(CONTAINER_OF(n, struct tail_waiter, node));
+}
+
+void tail_skip(struct tail *t, uint64_t head)
+{
+	pthread_mutex_lock(&t->lock);
+	while (t->first < t->end)
+		ring_drop(t);
+	t->first_position = t->end_position = head;
+	map_each(&t->streams, wake_interest, NULL);
+	map_each(&t->categories, wake_interest, NULL);
+	wake_all_readers(t);
+	pthread_mutex_unlock(&t->lock);
+}
+
+struct nudge {
+	uint64_t end_position, records;
+};
+
+static void nudge_waiters(const struct nudge *nudge, struct list *waiting)
+{
+	struct list_node *next;
+	for (struct list_node *n = list_first(waiting); n; n = next) {
+		next = list_next(waiting, n);
+		struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, node);
+		if (nudge->end_position - w->told < nudge->records)
+			continue;
+		/* It waits, so nothing that it wants is below the end. */
+		w->position = nudge->end_position;
+		waiter_ready(w);
+	}
+}
+
+static void nudge_interest(struct span key, void *value, void *arg)
+{
+	(void)key;
+	struct interest *interest = value;
+	nudge_waiters(arg, &interest->waiting);
+}
+
+void tail_nudge(struct tail *t, uint64_t records)
+{
+	must(records > 0);
+	pthread_mutex_lock(&t->lock);
+	struct nudge nudge = {.end_position = t->end_position, .records = records};
+	map_each(&t->streams, nudge_interest, &nudge);
+	map_each(&t->categories, nudge_interest, &nudge);
+	for (struct tail_desk *desk = t->desks; desk; desk = desk->next)
+		if (!desk->all_ready) /* else they are about to look themselves */
+			nudge_waiters(&nudge, &desk->waiting_for_all);
+	pthread_mutex_unlock(&t->lock);
+}
+
+/* ---- coming, waiting, going ------------------------------------------------------------------ */
+
+static struct tail_desk *desk_of(struct tail *t, struct mailbox *mailbox)
+{
+	struct tail_desk *desk = t->desks;
+	while (desk && desk->mailbox != mailbox)
+		desk = desk->next;
+	if (desk)
+		return desk;
+	desk = mem_xalloc(sizeof(*desk));
+	desk->tail = t;
+	desk->mailbox = mailbox;
+	desk->task.run = desk_run;
+	list_init(&desk->ready);
+	list_init(&desk->waiting_for_all);
+	desk->next = t->desks;
+	t->desks = desk;
+	return desk;
+}
+
+void tail_join(struct tail *t, struct tail_waiter *w, struct mailbox *mailbox, enum storage_source source,
+	       struct span name)
+{
+	must(w->wake);
+	w->waiting = false;
+	pthread_mutex_lock(&t->lock);
+	w->desk = desk_of(t, mailbox);
+	w->interest = NULL;
+	t->joined++;
+	if (source != STORAGE_ALL) {
+		struct map *table = source == STORAGE_STREAM ? &t->streams : &t->categories;
+		struct interest *interest = map_get(table, name);
+		if (!interest) {
+			interest = mem_xalloc(sizeof(*interest));
+			list_init(&interest->waiting);
+			interest->name = span_of(mem_xdup(name.p, name.n), name.n);
+			interest->category = source == STORAGE_CATEGORY;
+			map_put(table, name, interest);
+		}
+		interest->joined++;
+		w->interest = interest;
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+void tail_leave(struct tail *t, struct tail_waiter *w)
+{
+	pthread_mutex_lock(&t->lock);
+	must(t->joined > 0);
+	t->joined--;
+	list_remove(&w->node);
+	w->waiting = false;
+	struct interest *interest = w->interest;
+	w->interest = NULL;
+	if (interest && --interest->joined == 0) {
+		must(list_empty(&interest->waiting));
+		map_remove(interest->category ? &t->categories : &t->streams, interest->name);
+		mem_free((void *)(uintptr_t)interest->name.p);
+		mem_free(interest);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+bool tail_wait(struct tail *t, struct tail_waiter *w, uint64_t position, uint64_t told)
+{
+	must(w->desk);
+	must(!w->waiting);
+	pthread_mutex_lock(&t->lock);
+	bool waits = position >= t->end_position;
+	if (waits) {
+		list_remove(&w->node);
+		w->waiting = true;
+		w->position = position;
+		w->told = told;
+		list_push_back(w->interest ? &w->interest->waiting : &w->desk->waiting_for_all, &w->node);
+	}
+	pthread_mutex_unlock(&t->lock);
+	return waits;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+uint64_t tail_end(struct tail *t)
+{
+	pthread_mutex_lock(&t->lock);
+	uint64_t end = t->end_position;
+	pthread_mutex_unlock(&t->lock);
+	return end;
+}
+
+bool tail_collect(struct tail *t, uint64_t position, struct append **ret, size_t max, size_t *ret_count)
+{
+	size_t count = 0;
+	pthread_mutex_lock(&t->lock);
+	bool here = position >= t->first_position;
+	uint64_t low = t->first, high = t->end;
+	if (here && position < t->end_position) {
+		while (high - low > 1) { /* the last append that begins at or before the position */
+			uint64_t mid = low + (high - low) / 2;
+			if ((*slot(t, mid))->answer.first_position <= position)
+				low = mid;
+			else
+				high = mid;
+		}
+		for (; low < t->end && count < max; low++)
+			ret[count++] = append_ref(*slot(t, low));
+	}
+	pthread_mutex_unlock(&t->lock);
+	*ret_count = count;
+	return here;
+}
