@@ -1,0 +1,461 @@
+/* A command's way through effects, forwards and reply (contract, section 6). The table of entities is the
+ * test's own: it keeps what it is given, and the test answers for it. */
+#include <config.h>
+
+#include <criterion/criterion.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/must.h"
+#include "proxy/router_core.h"
+#include "spec_rig.h"
+
+#define ACTION(NAME) CLOUDSTATE__CLIENT_ACTION__ACTION_##NAME
+#define TIMEOUT_MS 50
+
+/* --- the fake table ------------------------------------------------------------------------------------ */
+
+struct slot {
+	int unused;
+};
+static struct slot the_slot;
+
+static struct table {
+	struct command *waiting[64]; /* not sent */
+	size_t count;
+	enum err_code refuse;
+	struct buf log;
+	int64_t now_us;
+	struct router *router;
+	struct spec *spec;
+	struct loop *loop;
+} t;
+
+__attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
+{
+	char line[4096];
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(line, sizeof line, fmt, args);
+	va_end(args);
+	cr_assert(!buf_printf(&t.log, "%s%s", t.log.n ? "; " : "", line));
+}
+
+struct entities *entities_new(const struct entities_config *config)
+{
+	(void)config;
+	return mem_xalloc(1);
+}
+
+void entities_free(struct entities *e)
+{
+	mem_free(e);
+}
+
+enum err_code entities_command(struct entities *e, struct command *c, struct err *err)
+{
+	(void)e;
+	if (t.refuse)
+		return err_set(err, t.refuse, "refused by the test");
+	say("run %.*s.%.*s(%.*s)", SPAN_ARG(c->method->service->name), SPAN_ARG(c->entity.name),
+	    SPAN_ARG(c->entity.payload.value));
+	cr_assert_lt(t.count, ARRAY_LEN(t.waiting));
+	t.waiting[t.count++] = c;
+	c->slot = &the_slot;
+	return ERR_OK;
+}
+
+bool entities_withdraw(struct command *c)
+{
+	say("withdraw %.*s", SPAN_ARG(c->entity.payload.value));
+	for (size_t i = 0; i < t.count; i++)
+		if (t.waiting[i] == c) {
+			t.waiting[i] = NULL;
+			c->slot = NULL;
+			return true;
+		}
+	return false;
+}
+
+void entities_take_over(struct entities *e, const struct spec *spec)
+{
+	(void)e;
+	(void)spec;
+	say("entities taken over");
+}
+
+/* --- the rig --------------------------------------------------------------------------------------------- */
+
+static struct mono_time mono_now(void *arg)
+{
+	(void)arg;
+	return (struct mono_time){t.now_us};
+}
+
+static struct wall_time wall_now(void *arg)
+{
+	(void)arg;
+	return (struct wall_time){t.now_us};
+}
+
+static const struct clock test_clock = {mono_now, wall_now, NULL};
+
+static void on_report(void *arg, struct span text)
+{
+	(void)arg;
+	say("report %.*s", SPAN_ARG(text));
+}
+
+static void on_spec(void *arg, struct spec *spec)
+{
+	(void)arg;
+	say("spec of %zu", spec->service_count);
+}
+
+static void begin(void)
+{
+	log_setup(LOG_OFF, LOG_LOGFMT);
+	buf_init(&t.log, MIB);
+	t.now_us = 1;
+	t.loop = loop_new();
+	t.router = router_new(&(struct router_config){.loop = t.loop,
+						      .clock = &test_clock,
+						      .entities = {.command_timeout_ms = TIMEOUT_MS},
+						      .report = on_report});
+	cr_assert_eq(spec_rig_build(&spec_rig_shop, &t.spec, NULL), ERR_OK);
+	router_take_over(t.router, t.spec);
+}
+
+static void expect_at(const char *text, int line)
+{
+	const char *got = buf_cstr(&t.log);
+	cr_assert(strcmp(got, text) == 0, "line %d:\n  expected: %s\n  got:      %s", line, text, got);
+	buf_clear(&t.log);
+}
+#define expect(text) expect_at((text), __LINE__)
+
+static void end(void)
+{
+	expect("");
+	router_free(t.router);
+	spec_unref(t.spec);
+	loop_free(t.loop);
+	buf_release(&t.log);
+}
+
+TestSuite(router, .init = begin, .fini = end);
+
+static void on_reply(void *arg, const struct any *payload, const struct metadata *metadata)
+{
+	say("%s gets %.*s", (const char *)arg, SPAN_ARG(payload->value));
+	for (size_t i = 0; metadata && i < metadata->n; i++)
+		say("with %.*s=%.*s", SPAN_ARG(metadata->items[i].key), SPAN_ARG(metadata->items[i].value));
+}
+
+static void on_end(void *arg, const struct outcome *outcome)
+{
+	say("%s ends %s%s%s%.*s", (const char *)arg, grpc_code_name(outcome->code),
+	    outcome->failure ? " failure" : "", outcome->message.n ? " " : "", SPAN_ARG(outcome->message));
+}
+
+static const struct reply_sink sink = {.on_reply = on_reply, .on_end = on_end};
+
+static struct command *call(const char *path, const char *payload, const char *who)
+{
+	char *arg;
+	memcpy(&arg, &who, sizeof arg);
+	return router_call(t.router, spec_find_path(t.spec, span_str(path)), span_str(payload), NULL, &sink, arg);
+}
+
+/* --- answers of the function ------------------------------------------------------------------------------- */
+
+struct effect {
+	const char *service, *name, *payload; /* service NULL: the end */
+	bool synchronous;
+};
+
+static struct command *take(const char *payload)
+{
+	for (size_t i = 0; i < t.count; i++) {
+		struct command *c = t.waiting[i];
+		if (!c || !span_eq_str(c->entity.payload.value, payload))
+			continue;
+		t.waiting[i] = NULL;
+		c->slot = NULL;
+		return c;
+	}
+	cr_assert_fail("no command %s", payload);
+	return NULL;
+}
+
+static void answer(const char *payload, Cloudstate__ClientAction *action, const struct effect *effects)
+{
+	Cloudstate__SideEffect list[8], *at[8];
+	Google__Protobuf__Any anys[8];
+	struct entity_answer a = {.action = action, .effects = at};
+	for (; effects && effects->service; effects++, a.effect_count++) {
+		Cloudstate__SideEffect *e = at[a.effect_count] = &list[a.effect_count];
+		cloudstate__side_effect__init(e);
+		e->service_name = wire_bytes(span_str(effects->service));
+		e->command_name = wire_bytes(span_str(effects->name));
+		wire_any_set(&anys[a.effect_count], (struct any){SPAN("T"), span_str(effects->payload)});
+		e->payload = &anys[a.effect_count];
+		e->synchronous = effects->synchronous;
+	}
+	/* As from the wire: all of it in the answer's own arena. */
+	Cloudstate__Eventsourced__EventSourcedReply reply = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_REPLY__INIT;
+	struct buf bytes;
+	buf_init(&bytes, MIB);
+	reply.client_action = action;
+	reply.side_effects = at;
+	reply.n_side_effects = a.effect_count;
+	cr_assert(wire_pack(&reply.base, &bytes));
+	arena_init(&a.arena, MIB);
+	const Cloudstate__Eventsourced__EventSourcedReply *copy = (const void *)grpc_unpack(
+		&cloudstate__eventsourced__event_sourced_reply__descriptor, &a.arena, buf_span(&bytes));
+	cr_assert(copy);
+	a.action = copy->client_action;
+	a.effects = copy->side_effects;
+	buf_release(&bytes);
+	command_answered(take(payload), &a);
+}
+
+static void answer_reply(const char *payload, const char *type, const char *text, const struct effect *effects)
+{
+	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
+	Cloudstate__Reply reply = CLOUDSTATE__REPLY__INIT;
+	Google__Protobuf__Any any;
+	wire_any_set(&any, (struct any){span_str(type), span_str(text)});
+	reply.payload = &any;
+	action.action_case = ACTION(REPLY);
+	action.reply = &reply;
+	answer(payload, &action, effects);
+}
+
+static void answer_failure(const char *payload, const char *text, const struct effect *effects)
+{
+	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
+	Cloudstate__Failure failure = CLOUDSTATE__FAILURE__INIT;
+	failure.description = wire_bytes(span_str(text));
+	action.action_case = ACTION(FAILURE);
+	action.failure = &failure;
+	answer(payload, &action, effects);
+}
+
+static void answer_forward(const char *payload, const char *service, const char *name, const char *to,
+			   const struct effect *effects)
+{
+	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
+	Cloudstate__Forward forward = CLOUDSTATE__FORWARD__INIT;
+	Google__Protobuf__Any any;
+	wire_any_set(&any, (struct any){SPAN("T"), span_str(to)});
+	forward.service_name = wire_bytes(span_str(service));
+	forward.command_name = wire_bytes(span_str(name));
+	forward.payload = &any;
+	action.action_case = ACTION(FORWARD);
+	action.forward = &forward;
+	answer(payload, &action, effects);
+}
+
+#define EFFECTS(...) ((const struct effect[]){__VA_ARGS__, {0}})
+#define ITEMS "type.googleapis.com/shop.Items"
+
+/* --- tests --------------------------------------------------------------------------------------------------- */
+
+Test(router, passes_a_reply_on)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	cr_assert(span_eq_str(t.waiting[0]->entity.payload.type_url, "type.googleapis.com/shop.User"));
+	expect("run shop.Cart.GetCart(p)");
+	answer_reply("p", ITEMS, "items", NULL);
+	expect("A gets items; A ends OK");
+}
+
+Test(router, ends_ok_without_a_reply_when_there_is_no_action)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer("p", NULL, NULL);
+	expect("run shop.Cart.GetCart(p); A ends OK");
+}
+
+Test(router, passes_failures_and_errors_on)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	call("/shop.Cart/GetCart", "q", "B");
+	answer_failure("p", "no", NULL);
+	command_refused(take("q"), &(struct outcome){.code = GRPC_UNAVAILABLE, .message = SPAN("gone")});
+	expect("run shop.Cart.GetCart(p); run shop.Cart.GetCart(q); A ends UNKNOWN failure no; "
+	       "B ends UNAVAILABLE gone");
+}
+
+Test(router, tells_what_cannot_be_begun_later)
+{
+	t.refuse = ERR_LIMIT;
+	call("/shop.Cart/GetCart", "p", "A");
+	t.refuse = ERR_INVALID;
+	call("/shop.Cart/GetCart", "q", "B");
+	expect("");
+	while (loop_run_once(t.loop, false))
+		;
+	expect("A ends RESOURCE_EXHAUSTED refused by the test; B ends INVALID_ARGUMENT refused by the test");
+}
+
+Test(router, reports_a_reply_of_another_type_and_sends_it)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_reply("p", "type.googleapis.com/shop.User", "x", NULL);
+	expect("run shop.Cart.GetCart(p); report reply of shop.Cart.GetCart has type type.googleapis.com/shop.User, "
+	       "which is not type.googleapis.com/shop.Items, the method's output: it is sent nevertheless; "
+	       "A gets x; A ends OK");
+}
+
+Test(router, withdraws_what_was_not_sent)
+{
+	command_cancel(call("/shop.Cart/GetCart", "p", "A"));
+	expect("run shop.Cart.GetCart(p); withdraw p");
+}
+
+Test(router, carries_through_what_was_sent)
+{
+	struct command *c = call("/shop.Cart/AddItem", "p", "A");
+	t.waiting[0] = NULL; /* sent */
+	command_cancel(c);
+	expect("run shop.Cart.AddItem(p); withdraw p");
+	t.waiting[0] = c;
+	answer_reply("p", "type.googleapis.com/google.protobuf.Empty", "late", EFFECTS({"shop.Wishes", "Wish", "w", false}));
+	expect("run shop.Wishes.Wish(w)");
+	answer_reply("w", "x", "y", NULL);
+}
+
+Test(router, answers_the_client_in_time)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	struct command *sent = call("/shop.Cart/GetCart", "q", "B");
+	t.waiting[1] = NULL;
+	t.now_us += TIMEOUT_MS * 1000 + 1000;
+	while (t.log.n < 200 && loop_run_once(t.loop, true))
+		;
+	expect("run shop.Cart.GetCart(p); run shop.Cart.GetCart(q); "
+	       "A ends DEADLINE_EXCEEDED the function has not answered in time; withdraw p; "
+	       "B ends DEADLINE_EXCEEDED the function has not answered in time; withdraw q");
+	t.waiting[1] = sent;
+	answer_reply("q", ITEMS, "late", NULL);
+}
+
+Test(router, forwards_with_the_payload_untouched)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(w)");
+	cr_assert(span_eq_str(t.waiting[1]->entity.payload.type_url, "T"));
+	answer_reply("w", ITEMS, "wished", NULL);
+	expect("A gets wished; A ends OK");
+}
+
+Test(router, checks_a_forwards_reply_against_the_method_that_was_called)
+{
+	call("/shop.Cart/AddItem", "p", "A");
+	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
+	answer_reply("w", ITEMS, "wished", NULL);
+	expect("run shop.Cart.AddItem(p); run shop.Wishes.Wish(w); report reply of shop.Cart.AddItem has type "
+	       "type.googleapis.com/shop.Items, which is not type.googleapis.com/google.protobuf.Empty, the "
+	       "method's output: it is sent nevertheless; A gets wished; A ends OK");
+}
+
+Test(router, passes_a_forwards_failure_on)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
+	answer_failure("w", "no wish", NULL);
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(w); A ends UNKNOWN failure no wish");
+}
+
+Test(router, waits_for_synchronous_effects_and_only_starts_the_others)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_reply("p", ITEMS, "items",
+		     EFFECTS({"shop.Wishes", "Wish", "1", true}, {"shop.Wishes", "Wish", "2", false},
+			     {"shop.Wishes", "Wish", "3", true}));
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(1)");
+	answer_failure("1", "ignored", NULL);
+	expect("run shop.Wishes.Wish(2); run shop.Wishes.Wish(3)");
+	answer_reply("3", ITEMS, "x", NULL);
+	expect("A gets items; A ends OK");
+	answer_reply("2", ITEMS, "x", NULL);
+}
+
+Test(router, a_synchronous_effect_includes_its_own_effects_and_forwards)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_reply("p", ITEMS, "items", EFFECTS({"shop.Wishes", "Wish", "1", true}));
+	answer_forward("1", "shop.Cart", "GetCart", "2", EFFECTS({"shop.Wishes", "Wish", "3", true}));
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(1); run shop.Wishes.Wish(3)");
+	answer_reply("3", ITEMS, "x", NULL);
+	expect("run shop.Cart.GetCart(2)");
+	answer_reply("2", ITEMS, "x", NULL);
+	expect("A gets items; A ends OK");
+}
+
+Test(router, runs_effects_where_the_reply_is_a_failure_or_nothing)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_failure("p", "no", EFFECTS({"shop.Wishes", "Wish", "1", true}));
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(1)");
+	answer_reply("1", ITEMS, "x", NULL);
+	expect("A ends UNKNOWN failure no");
+	call("/shop.Cart/GetCart", "q", "B");
+	answer("q", NULL, EFFECTS({"shop.Wishes", "Wish", "2", false}));
+	expect("run shop.Cart.GetCart(q); run shop.Wishes.Wish(2); B ends OK");
+	answer_reply("2", ITEMS, "x", NULL);
+}
+
+Test(router, reports_an_unknown_forward_with_its_trace)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
+	answer_forward("w", "shop.Nobody", "Wish", "x", NULL);
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(w); report Service [shop.Nobody] unknown\n"
+	       "  forwarded from shop.Wishes.Wish\n  forwarded from shop.Cart.GetCart; "
+	       "A ends INTERNAL Service [shop.Nobody] unknown");
+}
+
+Test(router, reports_an_unknown_effect_and_gives_the_reply)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
+	answer_reply("w", ITEMS, "items", EFFECTS({"shop.Cart", "Nope", "1", true}));
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(w); report Service [shop.Cart] does not have a "
+	       "command named: [Nope]\n  side-effect of shop.Wishes.Wish\n  forwarded from shop.Cart.GetCart; "
+	       "A gets items; A ends OK");
+}
+
+Test(router, ends_a_chain_of_forwards_at_its_limit)
+{
+	call("/shop.Cart/GetCart", "p", "A");
+	for (int i = 0; i < LIMIT_FORWARD_DEPTH; i++) {
+		buf_clear(&t.log);
+		answer_forward("p", "shop.Cart", "GetCart", "p", NULL);
+		expect("run shop.Cart.GetCart(p)");
+	}
+	answer_forward("p", "shop.Cart", "GetCart", "p", NULL);
+	while (loop_run_once(t.loop, false))
+		;
+	expect("report more than 32 forwards and side effects follow from one command; "
+	       "A ends INTERNAL more than 32 forwards and side effects follow from one command");
+}
+
+Test(router, tells_watchers_of_every_spec)
+{
+	struct spec *other;
+	struct spec_rig rig = {.entities = {{.service = "shop.Cart", .persistence_id = "cart"}}, .minor = 2};
+	cr_assert_eq(spec_rig_build(&rig, &other, NULL), ERR_OK);
+	router_watch(t.router, on_spec, NULL);
+	expect("spec of 2");
+	router_take_over(t.router, other);
+	expect("entities taken over; spec of 1");
+	cr_assert_eq(router_spec(t.router), other);
+	spec_unref(other);
+}
