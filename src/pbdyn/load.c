@@ -77,7 +77,8 @@ struct span load_join(struct arena *arena, struct span scope, struct span name)
 		return (struct span){0};
 	memcpy(p, scope.p, scope.n);
 	p[scope.n] = '.';
-	memcpy(p + scope.n + 1, name.p, name.n);
+	if (name.n)
+		memcpy(p + scope.n + 1, name.p, name.n);
 	return span_of(p, scope.n + 1 + name.n);
 }
 

@@ -225,6 +225,7 @@ enum err_code map_put_entry(struct pb_msg *msg, const struct pb_field *field, st
 {
 	const struct pb_field *value = entry->type->by_number[1];
 	must(field->map);
+	entry->unknown_first = entry->unknown_last = NULL; /* protobuf drops them too */
 	if (value->kind == PB_MESSAGE && !pb_msg_sub(entry, value))
 		return ERR_LIMIT;
 	if (!list_reserve(msg, field, 1))

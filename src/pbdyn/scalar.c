@@ -187,6 +187,9 @@ static enum err_code parse_bytes(struct span text, struct arena *arena, struct s
 	return code;
 }
 
+/* Where rounding to a float becomes infinite: half a step above FLT_MAX, whose shortest text is above it. */
+#define FLOAT_BEYOND 0x1.ffffffp+127
+
 static bool parse_number_kind(const struct pb_field *field, struct span text, struct arena *arena,
 			      union pb_value *v)
 {
@@ -197,7 +200,7 @@ static bool parse_number_kind(const struct pb_field *field, struct span text, st
 	switch (field->kind) {
 	case PB_DOUBLE: return parse_double(text, arena, &v->d);
 	case PB_FLOAT:
-		fits = parse_double(text, arena, &d) && (!isfinite(d) || fabs(d) <= (double)FLT_MAX);
+		fits = parse_double(text, arena, &d) && (!isfinite(d) || fabs(d) < FLOAT_BEYOND);
 		v->f = fits ? (float)d : 0;
 		return fits;
 	case PB_INT64:

@@ -36,7 +36,10 @@ static bool take_bytes(struct span *rest, size_t n, struct span *ret)
 static bool take_tag(struct span *rest, uint32_t *ret_number, unsigned *ret_wire)
 {
 	uint64_t tag;
-	if (!wire_take_varint(rest, &tag) || tag >> 3 == 0 || tag >> 3 > FIELD_NUMBER_MAX || (tag & 7) > 5)
+	const uint8_t *begin = rest->p;
+	/* Five bytes hold 32 bits; other parsers refuse longer ones, whatever their value. */
+	if (!wire_take_varint(rest, &tag) || rest->p - begin > 5 || tag >> 3 == 0 ||
+	    tag >> 3 > FIELD_NUMBER_MAX || (tag & 7) > 5)
 		return false;
 	*ret_number = (uint32_t)(tag >> 3);
 	*ret_wire = (unsigned)(tag & 7);
