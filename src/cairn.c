@@ -45,7 +45,7 @@ int main(int argc, char *argv[])
 	}
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		if (!strcmp(name, commands[i]->name))
-			return commands[i]->run(argc - 1, argv + 1);
+			return (int)commands[i]->run(argc - 1, argv + 1);
 	fprintf(stderr, "cairn: \"%s\" is no command; `cairn --help` lists them\n", name);
 	return CLI_USAGE;
 }
