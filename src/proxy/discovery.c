@@ -21,9 +21,9 @@ struct discovery {
 	struct spec_rules rules;
 	enum state state;
 	int64_t pause_ms;
-	struct spec *spec;   /* in force */
-	struct map reasons;  /* refusals that were reported */
-	char *last_error;    /* of an attempt without answer, logged once while it is the same */
+	struct spec *spec;  /* in force */
+	struct map reasons; /* refusals that were reported */
+	char *last_error;   /* of an attempt without answer, logged once while it is the same */
 };
 
 const char *discovery_state_name(const struct discovery *d)
@@ -174,11 +174,8 @@ void discovery_on_time(struct discovery *d)
 		give_up(d, "no answer within 10 s");
 		break;
 	case PAUSING:
-	case REFUSED:
-		ask(d);
-		break;
+	case REFUSED: ask(d); break;
 	case WAITING:
-	case ACCEPTED:
-		break;
+	case ACCEPTED: break;
 	}
 }

@@ -14,10 +14,10 @@
 struct entities {
 	uint32_t magic;
 	struct entities_config config;
-	struct map by_name;  /* "service/id" -> slot; only those that take new commands */
-	struct list all;     /* slot.all, the least recently used first */
+	struct map by_name; /* "service/id" -> slot; only those that take new commands */
+	struct list all;    /* slot.all, the least recently used first */
 	size_t count;
-	size_t retiring;     /* of them, those that were told to passivate */
+	size_t retiring; /* of them, those that were told to passivate */
 	bool draining;
 	void (*drained)(void *arg);
 	void *drained_arg;
@@ -40,9 +40,9 @@ struct slot {
 	struct spec *spec;
 	const struct spec_service *service;
 	struct service_stats *stats;
-	char *key;	    /* "service/id" */
-	struct span id;	    /* in key */
-	char *stream;	    /* the journal's stream */
+	char *key;      /* "service/id" */
+	struct span id; /* in key */
+	char *stream;   /* the journal's stream */
 	bool in_map, retiring, gone;
 	unsigned depth; /* calls of the machine on the stack */
 
@@ -166,8 +166,8 @@ static void call_on_writable(struct grpc_call *call, void *user)
 static void call_on_done(struct grpc_call *call, const struct grpc_result *result, void *user)
 {
 	struct slot *s = slot_of(user);
-	struct entity_end end = {.code = result->code, .message = result->message,
-				 .unreached = result->not_sent};
+	struct entity_end end = {
+		.code = result->code, .message = result->message, .unreached = result->not_sent};
 	(void)call;
 	if (result->code != GRPC_OK)
 		log_warn("function ended an entity's stream", LOG_STR("entity", s->key),
@@ -479,8 +479,8 @@ static enum err_code command_key(const struct command *c, struct buf *key, struc
 	const struct spec_service *service = c->method->service;
 	if (buf_append_span(key, service->name) || buf_append_byte(key, '/'))
 		return err_set(err, ERR_NOMEM, "out of memory");
-	enum err_code code = pb_key_print(c->method->keys, c->method->key_count, c->entity.payload.value, key,
-					  err);
+	enum err_code code =
+		pb_key_print(c->method->keys, c->method->key_count, c->entity.payload.value, key, err);
 	if (code)
 		return err_wrap(err, "entity id of %.*s.%.*s", SPAN_ARG(service->name),
 				SPAN_ARG(c->method->pb->name));

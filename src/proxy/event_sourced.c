@@ -52,10 +52,10 @@ struct event_sourced {
 	size_t waiting_count;
 
 	/* the function's stream */
-	bool open;	/* there is one, and our side of it is open */
+	bool open; /* there is one, and our side of it is open */
 	bool init_sent;
-	bool reopen;	/* CLOSING: activate again at its end, even if nobody waits */
-	bool retire;	/* passivate as soon as idle */
+	bool reopen; /* CLOSING: activate again at its end, even if nobody waits */
+	bool retire; /* passivate as soon as idle */
 	int64_t next_id;
 
 	uint64_t sequence;
@@ -82,8 +82,8 @@ static const struct event_sourced *machine_const(const struct entity *e)
 
 /* --- answers, reports, time ---------------------------------------------------------------------- */
 
-static void refuse(struct event_sourced *es, struct entity_command *c, enum grpc_code code,
-		   struct span text, bool failure)
+static void refuse(struct event_sourced *es, struct entity_command *c, enum grpc_code code, struct span text,
+		   bool failure)
 {
 	es->config.host->refuse(es->config.host_arg, c,
 				&(struct outcome){.code = code, .message = text, .failure = failure});
@@ -149,8 +149,7 @@ static void send(struct event_sourced *es, const stream_in *message)
 static void send_init(struct event_sourced *es, const struct record_view *snapshot)
 {
 	stream_in in = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__INIT;
-	Cloudstate__Eventsourced__EventSourcedInit init =
-		CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_INIT__INIT;
+	Cloudstate__Eventsourced__EventSourcedInit init = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_INIT__INIT;
 	Cloudstate__Eventsourced__EventSourcedSnapshot snap =
 		CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_SNAPSHOT__INIT;
 	Google__Protobuf__Any state;
@@ -415,24 +414,27 @@ static const char *refuse_events(struct event_sourced *es, const es_reply *reply
 {
 	size_t bytes = 0;
 	if (reply->n_events > LIMIT_APPEND_RECORDS - 1)
-		return arena_printf(&es->arena, "the reply has %zu events, the journal takes at most %zu at once",
+		return arena_printf(&es->arena,
+				    "the reply has %zu events, the journal takes at most %zu at once",
 				    reply->n_events, LIMIT_APPEND_RECORDS - 1);
 	for (size_t i = 0; i < reply->n_events; i++) {
 		const Google__Protobuf__Any *event = reply->events[i];
 		if (!fits_record(es, event))
-			return arena_printf(&es->arena,
-					    "event %zu of the reply has %zu bytes and a type of %zu, above the "
-					    "journal's limit of %zu for a record and %zu for its type",
-					    i + 1, event->value.len, event->type_url.len, LIMIT_RECORD_BYTES,
-					    LIMIT_TYPE_BYTES);
+			return arena_printf(
+				&es->arena,
+				"event %zu of the reply has %zu bytes and a type of %zu, above the "
+				"journal's limit of %zu for a record and %zu for its type",
+				i + 1, event->value.len, event->type_url.len, LIMIT_RECORD_BYTES,
+				LIMIT_TYPE_BYTES);
 		if (!event->type_url.len)
 			return arena_printf(&es->arena, "event %zu of the reply has no type_url", i + 1);
-		bytes += event->value.len + event->type_url.len + es->config.stream.n +
-			 RECORD_OVERHEAD_BYTES;
+		bytes += event->value.len + event->type_url.len + es->config.stream.n + RECORD_OVERHEAD_BYTES;
 	}
 	if (bytes > LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES)
-		return arena_printf(&es->arena, "the reply's events have %zu bytes in sum, the journal takes at "
-						"most %zu at once", bytes, LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES);
+		return arena_printf(&es->arena,
+				    "the reply's events have %zu bytes in sum, the journal takes at "
+				    "most %zu at once",
+				    bytes, LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES);
 	return NULL;
 }
 
@@ -448,8 +450,7 @@ static void append_events(struct event_sourced *es)
 {
 	const es_reply *reply = es->reply;
 	const Google__Protobuf__Any *snapshot = reply->snapshot;
-	struct client_record *records =
-		arena_alloc(&es->arena, (reply->n_events + 1) * sizeof *records);
+	struct client_record *records = arena_alloc(&es->arena, (reply->n_events + 1) * sizeof *records);
 	const char *why = records ? refuse_events(es, reply) : "out of memory for the reply's events";
 	if (why) {
 		report(es, "%s", why);
@@ -465,26 +466,28 @@ static void append_events(struct event_sourced *es)
 		records[1] = first;
 	}
 	if (snapshot && (!fits_record(es, snapshot) || !snapshot->type_url.len)) {
-		report(es, "the snapshot has %zu bytes, above the journal's limit of %zu for a record, or no "
-			   "type_url: it is dropped, the events are kept", snapshot->value.len, LIMIT_RECORD_BYTES);
+		report(es,
+		       "the snapshot has %zu bytes, above the journal's limit of %zu for a record, or no "
+		       "type_url: it is dropped, the events are kept",
+		       snapshot->value.len, LIMIT_RECORD_BYTES);
 		snapshot = NULL;
 	}
 	if (snapshot)
 		set_record(es, &records[reply->n_events], snapshot);
 	es->state = APPENDING;
-	es->config.host->append(es->config.host_arg,
-				&(struct entity_append){.expected_sequence = es->sequence,
-							.events = records,
-							.event_count = reply->n_events,
-							.snapshot = snapshot ? &records[reply->n_events] : NULL});
+	es->config.host->append(
+		es->config.host_arg,
+		&(struct entity_append){.expected_sequence = es->sequence,
+					.events = records,
+					.event_count = reply->n_events,
+					.snapshot = snapshot ? &records[reply->n_events] : NULL});
 }
 
 static void on_reply(struct event_sourced *es, es_reply *reply)
 {
 	const Cloudstate__ClientAction *action = reply->client_action;
 	if (es->state != BUSY || reply->command_id != es->next_id - 1) {
-		report(es, "Unexpected entity reply: for command %lld, %s",
-		       (long long)reply->command_id,
+		report(es, "Unexpected entity reply: for command %lld, %s", (long long)reply->command_id,
 		       es->state == BUSY ? "while another one is outstanding" : "that nobody waits for");
 		fault(es, "Unexpected entity reply", false);
 		return;
@@ -493,7 +496,8 @@ static void on_reply(struct event_sourced *es, es_reply *reply)
 	if (action && action->action_case == ACTION(FAILURE)) {
 		bool restart = action->failure->restart;
 		if (reply->n_events || reply->snapshot)
-			report(es, "a reply that is a failure has events or a snapshot besides: they are dropped");
+			report(es, "a reply that is a failure has events or a snapshot besides: they are "
+				   "dropped");
 		finish_command(es);
 		es->state = READY;
 		if (restart)
@@ -532,8 +536,8 @@ static void on_message(struct entity *e, struct span message)
 		report(es, "Unexpected entity failure: %.*s", SPAN_ARG(wire_span(out->failure->description)));
 		fault(es, "Unexpected entity failure", true);
 	} else {
-		report(es, "Unexpected entity message: %s", out ? "neither a reply nor a failure"
-								: "malformed, or too large to be unpacked");
+		report(es, "Unexpected entity message: %s",
+		       out ? "neither a reply nor a failure" : "malformed, or too large to be unpacked");
 		fault(es, "Unexpected entity message", false);
 	}
 	if (a == &spare)
@@ -614,7 +618,8 @@ static void on_time(struct entity *e)
 		es->config.host->reset(es->config.host_arg);
 		rest(es);
 	} else {
-		refuse_current(es, GRPC_DEADLINE_EXCEEDED, SPAN("the function has not answered in time"), false);
+		refuse_current(es, GRPC_DEADLINE_EXCEEDED, SPAN("the function has not answered in time"),
+			       false);
 		reset_stream(es);
 	}
 }

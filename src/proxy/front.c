@@ -27,12 +27,13 @@ struct front_call {
 	struct front *front;
 	struct spec *spec;
 	const struct spec_method *method;
-	struct grpc_call *call;	  /* NULL: it is over */
+	struct grpc_call *call;  /* NULL: it is over */
 	struct command *command; /* NULL: none yet, or over */
 	bool asked, replied;
 };
 
-/* --- calls ------------------------------------------------------------------------------------------------ */
+/* --- calls ------------------------------------------------------------------------------------------------
+ */
 
 static void send_metadata(struct grpc_call *call, const struct metadata *metadata)
 {
@@ -85,8 +86,8 @@ static void call_on_half_close(struct grpc_call *call, void *user)
 {
 	struct front_call *fc = OBJ_CAST(struct front_call, user, CALL_MAGIC);
 	if (!fc->asked)
-		grpc_call_finish(call, GRPC_INVALID_ARGUMENT, SPAN("a unary method takes one message, none came"),
-				 NULL);
+		grpc_call_finish(call, GRPC_INVALID_ARGUMENT,
+				 SPAN("a unary method takes one message, none came"), NULL);
 	fc->asked = true;
 }
 
@@ -125,7 +126,8 @@ static bool open_call(struct grpc_call *call, void *arg)
 	return true;
 }
 
-/* --- reflection ------------------------------------------------------------------------------------------ */
+/* --- reflection ------------------------------------------------------------------------------------------
+ */
 
 typedef void add_file(void *to, struct span file_name, struct span file);
 
@@ -186,7 +188,8 @@ static void reflect_symbol(void *arg, struct span symbol, add_file *add, void *t
 static void reflect_extension(void *arg, struct span type, int32_t number, add_file *add, void *to)
 {
 	const struct pb_pool *pool = pool_of(arg);
-	const struct pb_field *f = pool && number > 0 ? pb_find_extension(pool, type, (uint32_t)number) : NULL;
+	const struct pb_field *f =
+		pool && number > 0 ? pb_find_extension(pool, type, (uint32_t)number) : NULL;
 	add_files(f ? f->file : NULL, add, to);
 }
 
@@ -201,7 +204,8 @@ static bool reflect_extension_numbers(void *arg, struct span type, void (*add)(v
 	return n > 0 || (pool && pb_find_type(pool, type));
 }
 
-/* --- health ------------------------------------------------------------------------------------------------ */
+/* --- health ------------------------------------------------------------------------------------------------
+ */
 
 static void set_services(struct front *front, struct spec *spec, bool serving)
 {

@@ -21,7 +21,7 @@ struct function {
 	struct discovery *discovery;
 	struct loop_timer *timer;
 	struct question *question; /* the discover under way */
-	struct task drop;	   /* renews the channel outside of its callbacks */
+	struct task drop;          /* renews the channel outside of its callbacks */
 	bool drop_posted, quiet, accepted, connected;
 	unsigned reports;
 };
@@ -31,7 +31,8 @@ struct question {
 	struct function *function; /* NULL: forgotten */
 };
 
-static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, const struct err *why, void *arg);
+static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, const struct err *why,
+		     void *arg);
 
 static void open_channel(struct function *f)
 {

@@ -78,7 +78,8 @@ static void probe(void *arg)
 	client_stat(p->journal, SPAN(""), PROBE_DEADLINE_MS, on_probed, p);
 }
 
-static void on_journal_state(struct client *c, enum grpc_channel_state state, const struct err *why, void *arg)
+static void on_journal_state(struct client *c, enum grpc_channel_state state, const struct err *why,
+			     void *arg)
 {
 	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
 	(void)c;
@@ -92,7 +93,7 @@ static bool is_ready(void *arg, const char **ret_why_not)
 {
 	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
 	*ret_why_not = p->life >= DRAINING_CALLS ? "the proxy is being stopped\n"
-		       : !p->bound		 ? "the function was not discovered yet\n"
+		       : !p->bound               ? "the function was not discovered yet\n"
 						 : "the journal cannot be reached\n";
 	return p->life == SERVING && p->bound && p->journal_there;
 }
@@ -132,7 +133,8 @@ static void on_spec(void *arg, struct spec *spec)
 	log_spec(p, spec);
 }
 
-static struct grpc_call *call_function(void *arg, const char *path, const struct grpc_call_ops *ops, void *user)
+static struct grpc_call *call_function(void *arg, const char *path, const struct grpc_call_ops *ops,
+				       void *user)
 {
 	return function_call(OBJ_CAST(struct proxy, arg, PROXY_MAGIC)->function, path, ops, user);
 }
@@ -154,24 +156,23 @@ static void handle_http(struct http_exchange *x, const struct http_request *requ
 static struct router *new_router(struct proxy *p)
 {
 	const struct proxy_config *c = &p->config;
-	struct router_config config = {
-		.loop = p->loop,
-		.clock = &clock_system,
-		.entities = {.loop = p->loop,
-			     .clock = &clock_system,
-			     .journal = p->journal,
-			     .call = call_function,
-			     .report = report,
-			     .arg = p,
-			     .name_space = span_str(p->name_space),
-			     .command_timeout_ms = c->command_timeout_ms,
-			     .load_timeout_ms = c->load_timeout_ms,
-			     .append_timeout_ms = c->append_timeout_ms,
-			     .close_grace_ms = c->close_grace_ms,
-			     .max_entities = (size_t)c->max_entities,
-			     .max_waiting = (size_t)c->max_waiting},
-		.report = report,
-		.report_arg = p};
+	struct router_config config = {.loop = p->loop,
+				       .clock = &clock_system,
+				       .entities = {.loop = p->loop,
+						    .clock = &clock_system,
+						    .journal = p->journal,
+						    .call = call_function,
+						    .report = report,
+						    .arg = p,
+						    .name_space = span_str(p->name_space),
+						    .command_timeout_ms = c->command_timeout_ms,
+						    .load_timeout_ms = c->load_timeout_ms,
+						    .append_timeout_ms = c->append_timeout_ms,
+						    .close_grace_ms = c->close_grace_ms,
+						    .max_entities = (size_t)c->max_entities,
+						    .max_waiting = (size_t)c->max_waiting},
+				       .report = report,
+				       .report_arg = p};
 	return router_new(&config);
 }
 
@@ -189,8 +190,9 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 								    : mem_xstrdup("");
 	p->probe = loop_timer_new(loop, probe, p);
 	p->grace = loop_timer_new(loop, on_grace, p);
-	p->journal = client_new(loop, &(struct client_config){
-					      .target = config->journal, .on_state = on_journal_state, .arg = p});
+	p->journal = client_new(
+		loop,
+		&(struct client_config){.target = config->journal, .on_state = on_journal_state, .arg = p});
 	p->function = function_new(&(struct function_config){
 		.loop = loop,
 		.target = config->function,
@@ -208,7 +210,8 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 }
 
 static enum err_code serve(struct proxy *p, const char *listen, const char *what,
-			   void (*handle)(struct http_exchange *x, const struct http_request *request, void *arg),
+			   void (*handle)(struct http_exchange *x, const struct http_request *request,
+					  void *arg),
 			   struct grpc_server **ret, struct err *err)
 {
 	struct grpc_server_config config = {.listen = listen};
@@ -226,11 +229,12 @@ static enum err_code serve(struct proxy *p, const char *listen, const char *what
 enum err_code proxy_start(struct proxy *p, struct err *err)
 {
 	struct err metrics_err = {0};
-	enum err_code code = serve(p, p->config.management, "management port", management_handle,
-				   &p->management, err);
+	enum err_code code =
+		serve(p, p->config.management, "management port", management_handle, &p->management, err);
 	if (code)
 		return code;
-	/* A function can be served without metrics, and several proxies may share a machine's default port. */
+	/* A function can be served without metrics, and several proxies may share a machine's default port.
+	 */
 	if (serve(p, p->config.metrics, "metrics port", management_handle_metrics, &p->metrics, &metrics_err))
 		log_error("no metrics are served", LOG_ERR(&metrics_err));
 	probe(p);
@@ -256,8 +260,8 @@ static void finish_drain(struct proxy *p, bool clean)
 static void on_grace(void *arg)
 {
 	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
-	log_warn("not all calls and entities ended in time", LOG_U64("entities", entities_active(
-									     router_entities(p->router))));
+	log_warn("not all calls and entities ended in time",
+		 LOG_U64("entities", entities_active(router_entities(p->router))));
 	finish_drain(p, false);
 }
 

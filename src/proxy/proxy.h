@@ -6,9 +6,10 @@
  * from thread to thread.
  *
  *	struct proxy *p = proxy_new(loop, &config);
- *	if (proxy_start(p, &err)) ...		// metrics and management ports; then it looks for the function
- *	loop_run(loop);				// until proxy_drain() has called back and the loop was stopped
- *	proxy_free(p); */
+ *	if (proxy_start(p, &err)) ...		// metrics and management ports; then it looks for the
+ *function
+ *	loop_run(loop);				// until proxy_drain() has called back and the loop was
+ *stopped proxy_free(p); */
 #ifndef CAIRN_PROXY_H
 #define CAIRN_PROXY_H
 
@@ -21,13 +22,13 @@ struct loop;
 struct proxy;
 
 struct proxy_config {
-	const char *listen;	/* of the front: ":9000" */
-	const char *function;	/* "127.0.0.1:8080" */
-	const char *journal;	/* "127.0.0.1:7117" */
+	const char *listen;     /* of the front: ":9000" */
+	const char *function;   /* "127.0.0.1:8080" */
+	const char *journal;    /* "127.0.0.1:7117" */
 	const char *name_space; /* before every journal stream, with a '/' between; NULL or "": none */
-	const char *metrics;	/* ":9090"; NULL: no metrics are served */
+	const char *metrics;    /* ":9090"; NULL: no metrics are served */
 	const char *management; /* ":8558"; NULL: no management port */
-	bool check_protocol;	/* refuse functions of another protocol version */
+	bool check_protocol;    /* refuse functions of another protocol version */
 	int64_t passivation_ms, command_timeout_ms, load_timeout_ms, append_timeout_ms, close_grace_ms;
 	int64_t max_entities, max_waiting, function_message_max_bytes;
 	/* The front's port could not be bound: there is no point in going on. */

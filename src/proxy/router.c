@@ -100,8 +100,7 @@ static void tell_end(struct command *c, const struct outcome *outcome)
 		c->stats->failures++;
 	else
 		c->stats->errors++;
-	c->stats->time_us +=
-		(uint64_t)mono_since_us(clock_mono(c->router->config.clock), c->began);
+	c->stats->time_us += (uint64_t)mono_since_us(clock_mono(c->router->config.clock), c->began);
 	c->sink = NULL;
 	sink->on_end(c->sink_arg, outcome);
 }
@@ -127,8 +126,8 @@ static void end_later(struct command *c, enum grpc_code code, const char *text)
 	mailbox_post(loop_mailbox(c->router->config.loop), &c->failed);
 }
 
-static struct command *command_new(struct router *r, const struct spec_method *method, const struct any *payload,
-				   const struct reply_sink *sink, void *sink_arg)
+static struct command *command_new(struct router *r, const struct spec_method *method,
+				   const struct any *payload, const struct reply_sink *sink, void *sink_arg)
 {
 	struct command *c = mem_xalloc(sizeof *c);
 	c->magic = COMMAND_MAGIC;
@@ -169,7 +168,8 @@ static void begin(struct command *c)
 	struct router *r = c->router;
 	struct err err = {0};
 	if (entities_command(r->entities, c, &err)) {
-		end_later(c, err.code == ERR_LIMIT ? GRPC_RESOURCE_EXHAUSTED : grpc_code_of(err.code), err.text);
+		end_later(c, err.code == ERR_LIMIT ? GRPC_RESOURCE_EXHAUSTED : grpc_code_of(err.code),
+			  err.text);
 		return;
 	}
 	list_push_back(&r->deadlines, &c->deadline);
@@ -181,8 +181,8 @@ struct command *router_call(struct router *router, const struct spec_method *met
 {
 	must(router->magic == ROUTER_MAGIC && method && sink && sink->on_end);
 	(void)metadata; /* entities take none (contract, section 2) */
-	struct command *c = command_new(router, method,
-					&(struct any){.type_url = method->input_url, .value = payload}, sink, arg);
+	struct command *c = command_new(
+		router, method, &(struct any){.type_url = method->input_url, .value = payload}, sink, arg);
 	c->asked = method;
 	begin(c);
 	return c;
@@ -304,7 +304,8 @@ static bool run_effect(struct command *c, const Cloudstate__SideEffect *effect)
 	c->stats->effects++;
 	if (!target)
 		return false;
-	run_child(c, target, effect->payload, true, effect->synchronous ? &awaited_effect : &started_effect, c);
+	run_child(c, target, effect->payload, true, effect->synchronous ? &awaited_effect : &started_effect,
+		  c);
 	return effect->synchronous;
 }
 
@@ -315,9 +316,11 @@ static void check_reply_type(struct command *c, struct span type_url)
 	char text[ERR_TEXT_MAX];
 	if (!c->asked || span_eq(type_url, c->asked->output_url))
 		return;
-	snprintf(text, sizeof text, "reply of %.*s.%.*s has type %.*s, which is not %.*s, the method's output: "
-		 "it is sent nevertheless", SPAN_ARG(c->asked->service->name), SPAN_ARG(c->asked->pb->name),
-		 SPAN_ARG(type_url), SPAN_ARG(c->asked->output_url));
+	snprintf(text, sizeof text,
+		 "reply of %.*s.%.*s has type %.*s, which is not %.*s, the method's output: "
+		 "it is sent nevertheless",
+		 SPAN_ARG(c->asked->service->name), SPAN_ARG(c->asked->pb->name), SPAN_ARG(type_url),
+		 SPAN_ARG(c->asked->output_url));
 	router_report(c->router, span_str(text));
 }
 
@@ -412,7 +415,8 @@ void command_refused(struct command *c, const struct outcome *outcome)
 	command_free(c);
 }
 
-/* --- the router ------------------------------------------------------------------------------------------ */
+/* --- the router ------------------------------------------------------------------------------------------
+ */
 
 struct router *router_new(const struct router_config *config)
 {

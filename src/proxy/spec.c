@@ -35,19 +35,23 @@ static enum err_code check_version(const Cloudstate__ServiceInfo *info, const st
 	if (!rules->check_protocol ||
 	    (major == DISCOVERY_PROTOCOL_MAJOR && minor == DISCOVERY_PROTOCOL_MINOR))
 		return ERR_OK;
-	return err_set(err, ERR_INVALID,
-		       "the function speaks version %d.%d of the Cloudstate protocol, this proxy %d.%d: use a "
-		       "library of that version, or start the proxy with --protocol-check=off", major, minor,
-		       DISCOVERY_PROTOCOL_MAJOR, DISCOVERY_PROTOCOL_MINOR);
+	return err_set(
+		err, ERR_INVALID,
+		"the function speaks version %d.%d of the Cloudstate protocol, this proxy %d.%d: use a "
+		"library of that version, or start the proxy with --protocol-check=off",
+		major, minor, DISCOVERY_PROTOCOL_MAJOR, DISCOVERY_PROTOCOL_MINOR);
 }
 
 /* Names that a proxy itself serves or calls. */
 static bool is_reserved(struct span name)
 {
 	static const char *const names[] = {
-		"grpc.health.v1.Health", "cloudstate.EntityDiscovery",
-		"cloudstate.eventsourced.EventSourced", "cloudstate.valueentity.ValueEntity",
-		"cloudstate.action.ActionProtocol", "cloudstate.crdt.Crdt",
+		"grpc.health.v1.Health",
+		"cloudstate.EntityDiscovery",
+		"cloudstate.eventsourced.EventSourced",
+		"cloudstate.valueentity.ValueEntity",
+		"cloudstate.action.ActionProtocol",
+		"cloudstate.crdt.Crdt",
 	};
 	if (span_starts(name, SPAN("grpc.reflection.")))
 		return true;
@@ -64,9 +68,11 @@ static enum err_code refuse_kind(struct span service, struct span type, struct e
 	for (size_t i = 0; i < entity_kind_count; i++)
 		buf_printf(&known, "%s%s", i ? ", " : "", entity_kinds[i]->type);
 	const char *text = buf_cstr(&known);
-	enum err_code code = err_set(err, ERR_INVALID,
-				     "service %.*s has the entity type %.*s, which this proxy does not know: it "
-				     "knows %s", SPAN_ARG(service), SPAN_ARG(type), text ? text : "");
+	enum err_code code =
+		err_set(err, ERR_INVALID,
+			"service %.*s has the entity type %.*s, which this proxy does not know: it "
+			"knows %s",
+			SPAN_ARG(service), SPAN_ARG(type), text ? text : "");
 	buf_release(&known);
 	return code;
 }
@@ -77,12 +83,14 @@ static enum err_code check_persistence_id(const struct spec_service *s, struct e
 	if (!id.n)
 		return err_set(err, ERR_INVALID, "service %.*s has no persistence id", SPAN_ARG(s->name));
 	if (span_find(id, '|') < id.n || id.p[0] == '$')
-		return err_set(err, ERR_INVALID,
-			       "service %.*s has the persistence id %.*s: it must not hold a | nor begin with a $",
-			       SPAN_ARG(s->name), SPAN_ARG(id));
+		return err_set(
+			err, ERR_INVALID,
+			"service %.*s has the persistence id %.*s: it must not hold a | nor begin with a $",
+			SPAN_ARG(s->name), SPAN_ARG(id));
 	struct err why = {0};
 	if (record_check_stream(id, &why))
-		return err_set(err, ERR_INVALID, "persistence id of service %.*s: %s", SPAN_ARG(s->name), why.text);
+		return err_set(err, ERR_INVALID, "persistence id of service %.*s: %s", SPAN_ARG(s->name),
+			       why.text);
 	return ERR_OK;
 }
 
@@ -92,10 +100,11 @@ static enum err_code check_others(const struct spec *spec, const struct spec_ser
 		if (span_eq(o->name, s->name))
 			return err_set(err, ERR_INVALID, "service %.*s is listed twice", SPAN_ARG(s->name));
 		if (o->kind->stateful && s->kind->stateful && span_eq(o->persistence_id, s->persistence_id))
-			return err_set(err, ERR_INVALID,
-				       "services %.*s and %.*s have the same persistence id, %.*s: their journal "
-				       "streams would be the same", SPAN_ARG(o->name), SPAN_ARG(s->name),
-				       SPAN_ARG(s->persistence_id));
+			return err_set(
+				err, ERR_INVALID,
+				"services %.*s and %.*s have the same persistence id, %.*s: their journal "
+				"streams would be the same",
+				SPAN_ARG(o->name), SPAN_ARG(s->name), SPAN_ARG(s->persistence_id));
 	}
 	return ERR_OK;
 }
@@ -103,18 +112,20 @@ static enum err_code check_others(const struct spec *spec, const struct spec_ser
 static enum err_code check_method(const struct spec_method *m, struct err *err)
 {
 	const struct entity_ops *kind = m->service->kind;
-	const char *way = m->pb->client_streaming && !kind->streamed_in	   ? "in"
+	const char *way = m->pb->client_streaming && !kind->streamed_in    ? "in"
 			  : m->pb->server_streaming && !kind->streamed_out ? "out"
 									   : NULL;
 	if (way)
-		return err_set(err, ERR_INVALID, "method %.*s of the service %.*s is streamed %s, which %s "
-			       "entities cannot be", SPAN_ARG(m->pb->name), SPAN_ARG(m->service->name), way,
-			       kind->name);
-	if (kind->stateful && !m->key_count)
 		return err_set(err, ERR_INVALID,
-			       "method %.*s of the service %.*s has no entity key: mark a field of its input %.*s "
-			       "with the option (cloudstate.entity_key)", SPAN_ARG(m->pb->name),
-			       SPAN_ARG(m->service->name), SPAN_ARG(m->pb->input->full_name));
+			       "method %.*s of the service %.*s is streamed %s, which %s "
+			       "entities cannot be",
+			       SPAN_ARG(m->pb->name), SPAN_ARG(m->service->name), way, kind->name);
+	if (kind->stateful && !m->key_count)
+		return err_set(
+			err, ERR_INVALID,
+			"method %.*s of the service %.*s has no entity key: mark a field of its input %.*s "
+			"with the option (cloudstate.entity_key)",
+			SPAN_ARG(m->pb->name), SPAN_ARG(m->service->name), SPAN_ARG(m->pb->input->full_name));
 	return ERR_OK;
 }
 
@@ -186,11 +197,13 @@ static enum err_code build_service(struct spec *spec, struct spec_service *s, co
 	s->persistence_id = wire_span(e->persistence_id);
 	s->kind = entity_kind_find(wire_span(e->entity_type));
 	s->passivation_ms = rules->passivation_ms;
-	if (strategy && strategy->strategy_case == CLOUDSTATE__ENTITY_PASSIVATION_STRATEGY__STRATEGY_TIMEOUT &&
+	if (strategy &&
+	    strategy->strategy_case == CLOUDSTATE__ENTITY_PASSIVATION_STRATEGY__STRATEGY_TIMEOUT &&
 	    strategy->timeout->timeout > 0)
 		s->passivation_ms = strategy->timeout->timeout;
 	if (s->passivation_ms > INT64_MAX / 4000)
-		s->passivation_ms = INT64_MAX / 4000; /* for ever, and its microseconds can be added to a time */
+		s->passivation_ms =
+			INT64_MAX / 4000; /* for ever, and its microseconds can be added to a time */
 	if (is_reserved(s->name))
 		return err_set(err, ERR_INVALID, "the service name %.*s is reserved", SPAN_ARG(s->name));
 	if (!s->kind)
@@ -222,8 +235,10 @@ static enum err_code build(struct spec *spec, const struct spec_rules *rules, st
 	const Cloudstate__EntitySpec *es = (const Cloudstate__EntitySpec *)(const void *)grpc_unpack(
 		&cloudstate__entity_spec__descriptor, &memory->arena, spec->bytes);
 	if (!es)
-		return err_set(err, ERR_INVALID, "the answer to discover is no EntitySpec, or needs more than %zu "
-			       "bytes of memory", SPEC_ARENA_BYTES);
+		return err_set(err, ERR_INVALID,
+			       "the answer to discover is no EntitySpec, or needs more than %zu "
+			       "bytes of memory",
+			       SPEC_ARENA_BYTES);
 	enum err_code code = check_version(es->service_info, rules, err);
 	if (code)
 		return code;
@@ -239,8 +254,7 @@ static enum err_code build(struct spec *spec, const struct spec_rules *rules, st
 	if ((code = pb_pool_new(&set, 1, &pool, err)))
 		return err_wrap(err, "the descriptors do not link");
 	spec->pool = pool;
-	struct spec_service *services =
-		arena_zalloc(&memory->arena, es->n_entities * sizeof *services);
+	struct spec_service *services = arena_zalloc(&memory->arena, es->n_entities * sizeof *services);
 	if (!services)
 		return no_memory(err);
 	spec->services = services;

@@ -9,12 +9,17 @@ static const struct row {
 	const char *name, *type, *help;
 	size_t offset;
 } rows[] = {
-#define ROW(field, name, type, help) {name, type, help, offsetof(struct service_stats, field)}
+#define ROW(field, name, type, help)                                    \
+	{                                                               \
+		name, type, help, offsetof(struct service_stats, field) \
+	}
 	ROW(commands, "cairn_proxy_commands_total", "counter", "Commands of clients, forwards and effects."),
 	ROW(ok, "cairn_proxy_commands_ok_total", "counter", "Commands that were answered."),
 	ROW(failures, "cairn_proxy_commands_failed_total", "counter", "Commands that the function failed."),
-	ROW(errors, "cairn_proxy_commands_error_total", "counter", "Commands that ended in an error of the proxy."),
-	ROW(time_us, "cairn_proxy_command_time_us_total", "counter", "Time from arrival to end, in microseconds."),
+	ROW(errors, "cairn_proxy_commands_error_total", "counter",
+	    "Commands that ended in an error of the proxy."),
+	ROW(time_us, "cairn_proxy_command_time_us_total", "counter",
+	    "Time from arrival to end, in microseconds."),
 	ROW(waiting, "cairn_proxy_commands_waiting", "gauge", "Commands that are not answered yet."),
 	ROW(forwards, "cairn_proxy_forwards_total", "counter", "Forwards that replies asked for."),
 	ROW(effects, "cairn_proxy_side_effects_total", "counter", "Side effects that replies asked for."),
@@ -79,8 +84,8 @@ enum err_code stats_render(const struct stats *s, struct buf *out)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct map services = s->services;
 		struct render r = {.out = out, .row = &rows[i]};
-		r.code = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", rows[i].name, rows[i].help, rows[i].name,
-				    rows[i].type);
+		r.code = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", rows[i].name, rows[i].help,
+				    rows[i].name, rows[i].type);
 		map_each(&services, render_one, &r);
 		if (r.code)
 			return r.code;

@@ -58,10 +58,10 @@ static void say_in(struct rig *r, const Cloudstate__Eventsourced__EventSourcedSt
 		cr_assert(span_eq(wire_span(in->command->name), wire_span(in->command->payload->value)));
 		cr_assert(span_eq_str(wire_span(in->command->payload->type_url), "Payload"));
 		cr_assert(!in->command->streamed && !in->command->metadata);
-		say(r, "command %lld:%.*s", (long long)in->command->id, SPAN_ARG(wire_span(in->command->name)));
+		say(r, "command %lld:%.*s", (long long)in->command->id,
+		    SPAN_ARG(wire_span(in->command->name)));
 		break;
-	default:
-		cr_assert_fail("an empty message was sent");
+	default: cr_assert_fail("an empty message was sent");
 	}
 }
 
@@ -219,7 +219,8 @@ struct entity_command *rig_command(struct rig *r, const char *name)
 	return c;
 }
 
-void rig_record(struct rig *r, uint32_t kind, uint64_t sequence, const char *data, struct span metadata_fields)
+void rig_record(struct rig *r, uint32_t kind, uint64_t sequence, const char *data,
+		struct span metadata_fields)
 {
 	struct record_view v = {.kind = kind,
 				.sequence = sequence,
@@ -258,16 +259,16 @@ void rig_appended(struct rig *r, uint64_t sequence)
 
 void rig_append_failed(struct rig *r, enum grpc_code code, const char *text, bool stale)
 {
-	r->e->ops->on_appended(r->e,
-			       &(struct client_error){
-				       .code = code, .text = span_str(text), .has_sequence_found = stale},
-			       0);
+	r->e->ops->on_appended(
+		r->e,
+		&(struct client_error){.code = code, .text = span_str(text), .has_sequence_found = stale}, 0);
 }
 
 void rig_end(struct rig *r, enum grpc_code code, bool unreached)
 {
-	r->e->ops->on_end(r->e, &(struct entity_end){
-					.code = code, .message = SPAN("no function"), .unreached = unreached});
+	r->e->ops->on_end(
+		r->e,
+		&(struct entity_end){.code = code, .message = SPAN("no function"), .unreached = unreached});
 }
 
 void rig_message(struct rig *r, struct span message)
@@ -298,7 +299,8 @@ static void send_reply(struct rig *r, int64_t id, Cloudstate__ClientAction *acti
 {
 	Cloudstate__Eventsourced__EventSourcedStreamOut out =
 		CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_OUT__INIT;
-	Cloudstate__Eventsourced__EventSourcedReply reply = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_REPLY__INIT;
+	Cloudstate__Eventsourced__EventSourcedReply reply =
+		CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_REPLY__INIT;
 	Google__Protobuf__Any anys[8], *list[8], snap;
 	size_t n = 0;
 	for (; events && events[n]; n++) {

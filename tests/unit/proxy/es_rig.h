@@ -34,7 +34,8 @@ void rig_expect_at(struct rig *r, const char *text, const char *file, int line);
 struct entity_command *rig_command(struct rig *r, const char *name);
 void rig_event(struct rig *r, uint64_t sequence, const char *data);
 void rig_snapshot(struct rig *r, uint64_t sequence, const char *data);
-void rig_record(struct rig *r, uint32_t kind, uint64_t sequence, const char *data, struct span metadata_fields);
+void rig_record(struct rig *r, uint32_t kind, uint64_t sequence, const char *data,
+		struct span metadata_fields);
 void rig_loaded(struct rig *r, uint64_t sequence);
 void rig_load_failed(struct rig *r, enum grpc_code code, const char *text);
 void rig_appended(struct rig *r, uint64_t sequence);

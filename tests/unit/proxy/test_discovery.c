@@ -151,7 +151,8 @@ Test(discovery, reports_a_refusal_once_and_asks_again_after_30_s)
 {
 	discovery_connected(rig.d);
 	answer("a|b");
-	expect("ask; report service shop.Cart has the persistence id a|b: it must not hold a | nor begin with a $");
+	expect("ask; report service shop.Cart has the persistence id a|b: it must not hold a | nor begin "
+	       "with a $");
 	cr_assert_eq(rig.wake_ms, 30000);
 	discovery_on_time(rig.d);
 	answer("a|b");

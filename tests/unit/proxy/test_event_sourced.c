@@ -26,7 +26,8 @@ static void end(void)
 
 TestSuite(event_sourced, .init = begin, .fini = end);
 
-/* --- rule 1: activation ----------------------------------------------------------------------------------- */
+/* --- rule 1: activation -----------------------------------------------------------------------------------
+ */
 
 Test(event_sourced, activates_with_init_then_commands)
 {
@@ -86,14 +87,17 @@ Test(event_sourced, refuses_records_of_another_kind)
 	cr_assert(!pb_put_bytes(&metadata, 3, buf_span(&entry)));
 	rig_command(R, "a");
 	rig_record(R, RECORD_EVENT, 1, "x", buf_span(&metadata));
-	rig_expect(R, "load; load-cancel; refuse a FAILED_PRECONDITION the journal stream cart|one holds records "
-		      "of a value entity, and shop.Cart is event sourced: give it a persistence id of its own, or "
-		      "start the proxy with another --namespace; gone");
+	rig_expect(
+		R,
+		"load; load-cancel; refuse a FAILED_PRECONDITION the journal stream cart|one holds records "
+		"of a value entity, and shop.Cart is event sourced: give it a persistence id of its own, or "
+		"start the proxy with another --namespace; gone");
 	buf_release(&metadata);
 	buf_release(&entry);
 }
 
-/* --- rule 2: one command at a time ------------------------------------------------------------------------- */
+/* --- rule 2: one command at a time -------------------------------------------------------------------------
+ */
 
 Test(event_sourced, sends_the_next_command_after_the_answer)
 {
@@ -121,7 +125,8 @@ Test(event_sourced, withdraws_a_waiting_command_but_not_a_sent_one)
 	rig_expect(R, "answer a 1");
 }
 
-/* --- rule 3: events before the reply ------------------------------------------------------------------------ */
+/* --- rule 3: events before the reply
+ * ------------------------------------------------------------------------ */
 
 Test(event_sourced, answers_only_after_the_events_are_durable)
 {
@@ -193,14 +198,16 @@ Test(event_sourced, fails_a_command_whose_event_is_too_large_and_restarts)
 	rig_start(R);
 	rig_reply(R, 1, "ok", EVENTS("x", large), NULL);
 	rig_expect(R, "report shop.Cart entity [one]: event 2 of the reply has 3145728 byt; "
-		      "refuse a RESOURCE_EXHAUSTED event 2 of the reply has 3145728 bytes and a type of 1, above the "
+		      "refuse a RESOURCE_EXHAUSTED event 2 of the reply has 3145728 bytes and a type of 1, "
+		      "above the "
 		      "journal's limit of 3145728 for a record and 256 for its type; half-close");
 	mem_free(large);
 	rig_end(R, GRPC_OK, false);
 	rig_expect(R, "load");
 }
 
-/* --- rule 4: failures and restarts ------------------------------------------------------------------------- */
+/* --- rule 4: failures and restarts -------------------------------------------------------------------------
+ */
 
 Test(event_sourced, a_failure_leaves_the_stream_and_its_ids)
 {
@@ -214,7 +221,9 @@ Test(event_sourced, drops_and_reports_events_beside_a_failure)
 {
 	rig_start(R);
 	rig_failure_reply(R, 1, "no", false, EVENTS("x"));
-	rig_expect(R, "report shop.Cart entity [one]: a reply that is a failure has events; answer a failure no");
+	rig_expect(
+		R,
+		"report shop.Cart entity [one]: a reply that is a failure has events; answer a failure no");
 }
 
 Test(event_sourced, restarts_at_once_without_a_command)
@@ -257,7 +266,8 @@ Test(event_sourced, resets_a_closing_stream_only_after_the_grace)
 	rig_expect(R, "reset; load");
 }
 
-/* --- rule 5: faults ---------------------------------------------------------------------------------------- */
+/* --- rule 5: faults ----------------------------------------------------------------------------------------
+ */
 
 Test(event_sourced, a_top_level_failure)
 {
@@ -297,8 +307,9 @@ Test(event_sourced, a_reply_while_it_is_being_replayed)
 	rig_command(R, "a");
 	rig_event(R, 1, "x");
 	rig_reply(R, 1, "ok", NULL, NULL);
-	rig_expect(R, "load; open; init; event 1:x; report shop.Cart entity [one]: Unexpected entity reply: for "
-		      "command; load-cancel; refuse a UNKNOWN failure Entity terminated; reset; gone");
+	rig_expect(R,
+		   "load; open; init; event 1:x; report shop.Cart entity [one]: Unexpected entity reply: for "
+		   "command; load-cancel; refuse a UNKNOWN failure Entity terminated; reset; gone");
 }
 
 Test(event_sourced, a_second_reply_while_the_first_is_being_kept)
@@ -386,7 +397,8 @@ Test(event_sourced, the_function_does_not_answer_in_time)
 	rig_expect(R, "open; init; command 1:b");
 }
 
-/* --- rule 6: passivation --------------------------------------------------------------------------------- */
+/* --- rule 6: passivation ---------------------------------------------------------------------------------
+ */
 
 Test(event_sourced, passivates_when_idle_for_its_time)
 {
@@ -443,7 +455,8 @@ Test(event_sourced, passivates_as_soon_as_idle_when_told_so)
 	rig_expect(R, "gone");
 }
 
-/* --- ids of records ------------------------------------------------------------------------------------------ */
+/* --- ids of records
+ * ------------------------------------------------------------------------------------------ */
 
 Test(event_sourced, is_the_only_kind_and_found_by_its_type)
 {

@@ -87,7 +87,8 @@ void entities_take_over(struct entities *e, const struct spec *spec)
 	say("entities taken over");
 }
 
-/* --- the rig --------------------------------------------------------------------------------------------- */
+/* --- the rig ---------------------------------------------------------------------------------------------
+ */
 
 static struct mono_time mono_now(void *arg)
 {
@@ -167,10 +168,12 @@ static struct command *call(const char *path, const char *payload, const char *w
 {
 	char *arg;
 	memcpy(&arg, &who, sizeof arg);
-	return router_call(t.router, spec_find_path(t.spec, span_str(path)), span_str(payload), NULL, &sink, arg);
+	return router_call(t.router, spec_find_path(t.spec, span_str(path)), span_str(payload), NULL, &sink,
+			   arg);
 }
 
-/* --- answers of the function ------------------------------------------------------------------------------- */
+/* --- answers of the function -------------------------------------------------------------------------------
+ */
 
 struct effect {
 	const char *service, *name, *payload; /* service NULL: the end */
@@ -206,7 +209,8 @@ static void answer(const char *payload, Cloudstate__ClientAction *action, const 
 		e->synchronous = effects->synchronous;
 	}
 	/* As from the wire: all of it in the answer's own arena. */
-	Cloudstate__Eventsourced__EventSourcedReply reply = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_REPLY__INIT;
+	Cloudstate__Eventsourced__EventSourcedReply reply =
+		CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_REPLY__INIT;
 	struct buf bytes;
 	buf_init(&bytes, MIB);
 	reply.client_action = action;
@@ -223,7 +227,8 @@ static void answer(const char *payload, Cloudstate__ClientAction *action, const 
 	command_answered(take(payload), &a);
 }
 
-static void answer_reply(const char *payload, const char *type, const char *text, const struct effect *effects)
+static void answer_reply(const char *payload, const char *type, const char *text,
+			 const struct effect *effects)
 {
 	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
 	Cloudstate__Reply reply = CLOUDSTATE__REPLY__INIT;
@@ -263,7 +268,8 @@ static void answer_forward(const char *payload, const char *service, const char 
 #define EFFECTS(...) ((const struct effect[]){__VA_ARGS__, {0}})
 #define ITEMS "type.googleapis.com/shop.Items"
 
-/* --- tests --------------------------------------------------------------------------------------------------- */
+/* --- tests
+ * --------------------------------------------------------------------------------------------------- */
 
 Test(router, passes_a_reply_on)
 {
@@ -307,7 +313,8 @@ Test(router, reports_a_reply_of_another_type_and_sends_it)
 {
 	call("/shop.Cart/GetCart", "p", "A");
 	answer_reply("p", "type.googleapis.com/shop.User", "x", NULL);
-	expect("run shop.Cart.GetCart(p); report reply of shop.Cart.GetCart has type type.googleapis.com/shop.User, "
+	expect("run shop.Cart.GetCart(p); report reply of shop.Cart.GetCart has type "
+	       "type.googleapis.com/shop.User, "
 	       "which is not type.googleapis.com/shop.Items, the method's output: it is sent nevertheless; "
 	       "A gets x; A ends OK");
 }
@@ -325,7 +332,8 @@ Test(router, carries_through_what_was_sent)
 	command_cancel(c);
 	expect("run shop.Cart.AddItem(p); withdraw p");
 	t.waiting[0] = c;
-	answer_reply("p", "type.googleapis.com/google.protobuf.Empty", "late", EFFECTS({"shop.Wishes", "Wish", "w", false}));
+	answer_reply("p", "type.googleapis.com/google.protobuf.Empty", "late",
+		     EFFECTS({"shop.Wishes", "Wish", "w", false}));
 	expect("run shop.Wishes.Wish(w)");
 	answer_reply("w", "x", "y", NULL);
 }
@@ -360,7 +368,8 @@ Test(router, checks_a_forwards_reply_against_the_method_that_was_called)
 	call("/shop.Cart/AddItem", "p", "A");
 	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
 	answer_reply("w", ITEMS, "wished", NULL);
-	expect("run shop.Cart.AddItem(p); run shop.Wishes.Wish(w); report reply of shop.Cart.AddItem has type "
+	expect("run shop.Cart.AddItem(p); run shop.Wishes.Wish(w); report reply of shop.Cart.AddItem has "
+	       "type "
 	       "type.googleapis.com/shop.Items, which is not type.googleapis.com/google.protobuf.Empty, the "
 	       "method's output: it is sent nevertheless; A gets wished; A ends OK");
 }
@@ -427,8 +436,10 @@ Test(router, reports_an_unknown_effect_and_gives_the_reply)
 	call("/shop.Cart/GetCart", "p", "A");
 	answer_forward("p", "shop.Wishes", "Wish", "w", NULL);
 	answer_reply("w", ITEMS, "items", EFFECTS({"shop.Cart", "Nope", "1", true}));
-	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(w); report Service [shop.Cart] does not have a "
-	       "command named: [Nope]\n  side-effect of shop.Wishes.Wish\n  forwarded from shop.Cart.GetCart; "
+	expect("run shop.Cart.GetCart(p); run shop.Wishes.Wish(w); report Service [shop.Cart] does not have "
+	       "a "
+	       "command named: [Nope]\n  side-effect of shop.Wishes.Wish\n  forwarded from "
+	       "shop.Cart.GetCart; "
 	       "A gets items; A ends OK");
 }
 

@@ -69,7 +69,8 @@ Test(spec, refuses_another_protocol_version_unless_told_not_to)
 Test(spec, refuses_what_the_contract_lists)
 {
 	EXPECT_REFUSED("no entities", .minor = 2);
-	EXPECT_REFUSED("service shop.Nobody is not in the descriptors", ENTITIES({"shop.Nobody", "x", NULL, 0}));
+	EXPECT_REFUSED("service shop.Nobody is not in the descriptors",
+		       ENTITIES({"shop.Nobody", "x", NULL, 0}));
 	EXPECT_REFUSED("shop.Cart is listed twice",
 		       ENTITIES({"shop.Cart", "x", NULL, 0}, {"shop.Cart", "y", NULL, 0}));
 	EXPECT_REFUSED("the service name grpc.health.v1.Health is reserved",
@@ -79,9 +80,10 @@ Test(spec, refuses_what_the_contract_lists)
 	EXPECT_REFUSED("cloudstate.EntityDiscovery is reserved",
 		       ENTITIES({"cloudstate.EntityDiscovery", "x", NULL, 0}));
 	EXPECT_REFUSED("cloudstate.crdt.Crdt is reserved", ENTITIES({"cloudstate.crdt.Crdt", "x", NULL, 0}));
-	EXPECT_REFUSED("service shop.Cart has the entity type cloudstate.crdt.Crdt, which this proxy does not "
-		       "know: it knows cloudstate.eventsourced.EventSourced",
-		       ENTITIES({"shop.Cart", "x", "cloudstate.crdt.Crdt", 0}));
+	EXPECT_REFUSED(
+		"service shop.Cart has the entity type cloudstate.crdt.Crdt, which this proxy does not "
+		"know: it knows cloudstate.eventsourced.EventSourced",
+		ENTITIES({"shop.Cart", "x", "cloudstate.crdt.Crdt", 0}));
 	EXPECT_REFUSED("method Get of the service shop.NoKey has no entity key",
 		       ENTITIES({"shop.NoKey", "x", NULL, 0}));
 	EXPECT_REFUSED("method Watch of the service shop.StreamedOut is streamed out, which event sourced",
@@ -97,7 +99,8 @@ Test(spec, refuses_what_the_contract_lists)
 	EXPECT_REFUSED("control", ENTITIES({"shop.Cart", "a\nb", NULL, 0}));
 	EXPECT_REFUSED("shop.Cart and shop.Wishes have the same persistence id, one",
 		       ENTITIES({"shop.Cart", "one", NULL, 0}, {"shop.Wishes", "one", NULL, 0}));
-	EXPECT_REFUSED("do not link", ENTITIES({"shop.Cart", "x", NULL, 0}), .set = SPAN("\x0a\x7f no descriptor"));
+	EXPECT_REFUSED("do not link", ENTITIES({"shop.Cart", "x", NULL, 0}),
+		       .set = SPAN("\x0a\x7f no descriptor"));
 }
 
 Test(spec, refuses_bytes_that_are_no_spec)
