@@ -6,10 +6,9 @@
  * from thread to thread.
  *
  *	struct proxy *p = proxy_new(loop, &config);
- *	if (proxy_start(p, &err)) ...		// metrics and management ports; then it looks for the
- *function
- *	loop_run(loop);				// until proxy_drain() has called back and the loop was
- *stopped proxy_free(p); */
+ *	if (proxy_start(p, &err)) ...	// metrics, management; then it looks for the function
+ *	loop_run(loop);			// until proxy_drain() has called back
+ *	proxy_free(p); */
 #ifndef CAIRN_PROXY_H
 #define CAIRN_PROXY_H
 
