@@ -143,7 +143,7 @@ static char *json_text(json_t *object, const char *key)
 /* The proxy tells of each service it serves, with examples. A service told of again replaces itself. */
 static void keep_service(struct dev *dev, json_t *line)
 {
-	char *name = json_text(line, "service");
+	char *name = json_text(line, "name");
 	size_t i = 0;
 	while (i < dev->service_count && strcmp(dev->services[i].name, name) != 0)
 		i++;
@@ -193,7 +193,7 @@ static void on_log_line(struct dev *dev, const char *who, struct span text)
 	if (!json_is_object(line) || !level || !msg) {
 		fprintf(stderr, "%-9s| %.*s\n", who, SPAN_ARG(text));
 	} else {
-		if (!strcmp(msg, "serving a service"))
+		if (!strcmp(msg, "service"))
 			keep_service(dev, line);
 		if (dev->conf.verbose || !strcmp(level, "warn") || !strcmp(level, "error"))
 			say_in_words(who, line);

@@ -3,11 +3,14 @@
 
 #include "proxy/proxy.h"
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
 #include "journal/client.h"
+#include "proxy/examples.h"
 #include "proxy/front.h"
 #include "proxy/function.h"
 #include "proxy/http_front.h"
@@ -105,13 +108,29 @@ static const struct stats *get_stats(void *arg)
 
 /* --- the function and the front ---------------------------------------------------------------------- */
 
+/* One line a service, with calls to try: `cairn dev` shows these two. */
+static void log_service(const struct proxy *p, const struct spec_service *service)
+{
+	struct buf curl, grpcurl;
+	buf_init(&curl, 4 * KIB);
+	buf_init(&grpcurl, 4 * KIB);
+	const struct spec_method *method = example_method(service);
+	if (method && example_curl(method, proxy_port(p), &curl))
+		buf_clear(&curl); /* too long to be an example */
+	if (method && example_grpcurl(method, proxy_port(p), &grpcurl))
+		buf_clear(&grpcurl);
+	log_info("service", LOG_SPAN("name", service->name), LOG_STR("kind", service->kind->name),
+		 LOG_SPAN("persistence_id", service->persistence_id),
+		 LOG_I64("passivation_ms", service->passivation_ms), LOG_SPAN("curl", buf_span(&curl)),
+		 LOG_SPAN("grpcurl", buf_span(&grpcurl)));
+	buf_release(&curl);
+	buf_release(&grpcurl);
+}
+
 static void log_spec(const struct proxy *p, const struct spec *spec)
 {
 	for (size_t i = 0; i < spec->service_count; i++)
-		log_info("service", LOG_SPAN("name", spec->services[i].name),
-			 LOG_STR("kind", spec->services[i].kind->name),
-			 LOG_SPAN("persistence_id", spec->services[i].persistence_id),
-			 LOG_I64("passivation_ms", spec->services[i].passivation_ms));
+		log_service(p, &spec->services[i]);
 	log_info("function discovered", LOG_SPAN("library", spec->library), LOG_I64("port", proxy_port(p)));
 }
 
