@@ -32,7 +32,11 @@ stage_failed() {
 	printf '  FAILED: %s\n' "$2"
 	if [ -s "$1" ]; then
 		printf '  what %s says:\n' "${1#"$top"/}"
-		{ grep -aE ' error: |undefined reference|\*\*\*' "$1" | head -n 10; echo ...; tail -n 20 "$1"; } | sed 's/^/  | /'
+		{
+			grep -aE ' error: |undefined reference|\*\*\*' "$1" | head -n 10
+			echo ...
+			tail -n 20 "$1"
+		} | sed 's/^/  | /'
 	fi
 	printf '  try: %s\n' "$3"
 	return 1
@@ -58,8 +62,11 @@ stage_build() {
 	: >"$log"
 	if [ ! -f "$dir/Makefile" ] || [ "$(cat "$dir/.arguments" 2>/dev/null)" != "$*" ]; then
 		rm -rf "$dir" && mkdir -p "$dir"
-		(cd "$dir" && "$top/configure" --silent "$@") >>"$log" 2>&1 ||
-			{ rm -f "$dir/Makefile"; stage_failed "$log" "configure ($name)" "contrib/install-packages build"; return 1; }
+		if ! (cd "$dir" && "$top/configure" --silent "$@") >>"$log" 2>&1; then
+			rm -f "$dir/Makefile"
+			stage_failed "$log" "configure ($name)" "contrib/install-packages build"
+			return 1
+		fi
 		printf '%s' "$*" >"$dir/.arguments"
 	fi
 	# One after the other: in parallel both would build the same. TESTS= builds the tests and runs none.
@@ -86,7 +93,8 @@ stage_check() {
 	shift
 	rm -f "$dir/test-suite.log"
 	if [ $# -gt 0 ]; then set -- TESTS="$*"; fi
-	timeout -k 30 "$CHECK_MAX_S" make -C "$dir" -k -j"${CAIRN_CHECK_JOBS:-2}" check "$@" 2>&1 | tee "$log" | progress
+	timeout -k 30 "$CHECK_MAX_S" make -C "$dir" -k -j"${CAIRN_CHECK_JOBS:-2}" check "$@" 2>&1 |
+		tee "$log" | progress
 	local status=${PIPESTATUS[0]}
 	if [ "$status" = 124 ] || [ ! -f "$dir/test-suite.log" ]; then
 		stage_failed "$log" "the tests ($name) did not end" "make -C ${dir#"$top"/} check"
@@ -101,7 +109,7 @@ stage_check() {
 check_totals() {
 	local sum
 	sum=$(awk '/^# (PASS|XFAIL):/ { p += $3 } /^# (FAIL|XPASS|ERROR):/ { f += $3 } /^# SKIP:/ { s += $3 }
-		/^=+$/ && NR > 20 { exit } END { print p + 0, f + 0, s + 0 }' "$1/test-suite.log")
+		/^# ERROR:/ { exit } END { print p + 0, f + 0, s + 0 }' "$1/test-suite.log")
 	# shellcheck disable=SC2086  # three numbers
 	count $sum
 	# shellcheck disable=SC2086
