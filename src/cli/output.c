@@ -24,6 +24,7 @@
 #define COLUMNS_MAX 12
 #define ROWS_HELD 100
 #define TEXT_SHOWN_BYTES ((size_t)100) /* of data, in a table */
+#define OUTPUT_MAX_BYTES (64 * MIB) /* one value; a record is far smaller, however it is written */
 
 struct cli_out {
 	enum { OUT_TABLE, OUT_JSON, OUT_JSONL } format;
@@ -101,7 +102,7 @@ static json_t *json_of_text(struct span text)
 	if (utf8_valid(text))
 		return json_stringn(text.n ? (const char *)text.p : "", text.n);
 	/* Names are UTF-8; what is not came from elsewhere than a journal, and is shown all the same. */
-	buf_init(&hex, SIZE_MAX);
+	buf_init(&hex, OUTPUT_MAX_BYTES);
 	must(!hex_encode(&hex, text));
 	value = json_stringn((const char *)hex.p, hex.n);
 	buf_release(&hex);
@@ -116,7 +117,7 @@ static char *cell_of_text(struct span text, size_t max_bytes)
 	const char *s;
 	char *result;
 
-	buf_init(&cell, SIZE_MAX);
+	buf_init(&cell, OUTPUT_MAX_BYTES);
 	if (n > max_bytes) {
 		n = max_bytes;
 		while (n > 0 && (text.p[n] & 0xc0) == 0x80)
@@ -234,7 +235,7 @@ static char *base64_of(struct span data)
 	struct buf b;
 	char *text;
 
-	buf_init(&b, SIZE_MAX);
+	buf_init(&b, OUTPUT_MAX_BYTES);
 	must(!base64_encode(&b, data, true));
 	text = mem_xprintf("%s", buf_cstr(&b));
 	buf_release(&b);

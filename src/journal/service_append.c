@@ -124,7 +124,6 @@ static void append_call_refuse(struct append_call *ac, uint64_t request, const s
 	enum grpc_code code = grpc_code_of(refusal->err.code);
 	struct span text = span_str(refusal->err.text);
 
-	metric_add(METRIC_JOURNAL_APPENDS_REFUSED, 1);
 	detail.code = (uint32_t)code;
 	detail.text = pb_bytes(text);
 	detail.stream = pb_bytes(refusal->stream);
@@ -341,11 +340,13 @@ static void append_on_message(struct grpc_call *call, struct span message, void 
 	ac->got_request = true;
 	arena_init(&a, SERVICE_ARENA_BYTES);
 	pb = (void *)grpc_unpack(PB_TYPE(append_request), &a, message);
-	if (!pb)
+	if (!pb) {
 		append_call_end(ac, GRPC_INVALID_ARGUMENT, SPAN("the request is no AppendRequest, or it has too "
 				"many parts"), NULL);
-	else if (append_call_take(ac, pb, &a, &refusal))
+	} else if (append_call_take(ac, pb, &a, &refusal)) {
+		metric_add(METRIC_JOURNAL_APPENDS_INVALID, 1);
 		append_call_refuse(ac, pb->request, &refusal);
+	}
 	arena_release(&a);
 }
 

@@ -102,8 +102,6 @@ static void read_on_page(struct journal_read *read, struct journal_page *page, c
 		read_call_end(rc, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory"));
 		return;
 	}
-	metric_add(METRIC_JOURNAL_PAGES_SENT, 1);
-	metric_add(METRIC_JOURNAL_RECORDS_SENT, (int64_t)page->records);
 	metric_add(METRIC_JOURNAL_BYTES_SENT, (int64_t)page->body.n);
 	end = page->end && rc->kind != READ_SUBSCRIBE;
 	grpc_call_send_ref(rc->call, buf_span(&page->body), page_free, page);

@@ -34,6 +34,7 @@ def _generate_all():
     # google.protobuf is Debian's own; google.api, which Debian lacks, is found beside it, because google is
     # a namespace package.
     files = ["cloudstate/entity.proto", "cloudstate/event_sourced.proto", "cloudstate/entity_key.proto",
+             "cairn/journal/v1/record.proto", "cairn/journal/v1/journal.proto",
              "cloudstate/legacy_entity_key.proto", "cloudstate/eventing.proto",
              "google/api/annotations.proto", "google/api/http.proto", "google/api/httpbody.proto"]
     generate(files, [PROTO], _folder)
@@ -45,6 +46,8 @@ def _generate_all():
 _generate_all()
 sys.path.insert(0, str(_folder))
 
+journal_record = importlib.import_module("cairn.journal.v1.record_pb2")
+journal = importlib.import_module("cairn.journal.v1.journal_pb2")
 cloudstate = importlib.import_module("cloudstate.entity_pb2")
 event_sourced = importlib.import_module("cloudstate.event_sourced_pb2")
 entity_key = importlib.import_module("cloudstate.entity_key_pb2")

@@ -1,0 +1,335 @@
+/* cairnd: the journal as a server. Configuration, wiring, run, drain; everything else is elsewhere.
+ *
+ *	main thread: worker 0, signals          threads: workers 1..n-1, sequencer, readers, storage's own
+ *
+ * On SIGTERM or SIGINT it stops accepting, ends subscriptions, answers what it has accepted and ends; a
+ * second signal ends it at once (which loses nothing that was acknowledged). */
+#include <config.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/must.h"
+#include "base/random.h"
+#include "base/settings.h"
+#include "grpc/grpc.h"
+#include "journal/journal.h"
+#include "journal/reflection.h"
+#include "journal/service.h"
+
+#define WORKERS_MAX 64
+#define METRICS_TEXT_MAX (4 * MIB)
+
+enum exit_code { EXIT_RUN = 0, EXIT_TROUBLE = 1, EXIT_USAGE = 2 };
+
+struct conf {
+	const char *listen;
+	const char *storage;
+	int64_t workers;
+	int64_t readers;
+	int64_t drain_ms;
+	bool insecure;
+	const char *log_level;
+	const char *log_format;
+};
+
+static const struct setting rows[] = {
+	{.name = "listen", .type = SETTING_STRING, .offset = offsetof(struct conf, listen),
+	 .fallback = "127.0.0.1:7117", .value_name = "HOST:PORT",
+	 .help = "Address and port to serve gRPC, /metrics, /healthz and /readyz on; port 0 takes any."},
+	{.name = "storage", .type = SETTING_STRING, .offset = offsetof(struct conf, storage),
+	 .fallback = "file:./cairn-data", .value_name = "memory|file:DIR",
+	 .help = "Where the journal is kept: in memory until the end of the process, or in files."},
+	{.name = "workers", .type = SETTING_INT, .offset = offsetof(struct conf, workers), .fallback = "0",
+	 .min = 0, .max = WORKERS_MAX, .help = "Threads that serve connections; 0 takes one for each processor."},
+	{.name = "readers", .type = SETTING_INT, .offset = offsetof(struct conf, readers), .fallback = "2",
+	 .min = 1, .max = WORKERS_MAX, .help = "Threads that read storage."},
+	{.name = "drain", .type = SETTING_TIME, .offset = offsetof(struct conf, drain_ms), .fallback = "10s",
+	 .min = 1, .max = 3600000, .help = "How long open calls may go on after SIGTERM."},
+	{.name = "insecure", .type = SETTING_BOOL, .offset = offsetof(struct conf, insecure),
+	 .help = "Serve without authentication on an address beyond loopback."},
+	{.name = "log-level", .type = SETTING_CHOICE, .offset = offsetof(struct conf, log_level),
+	 .fallback = "info", .choices = "debug|info|warn|error|off", .help = "The least level that is logged."},
+	{.name = "log-format", .type = SETTING_CHOICE, .offset = offsetof(struct conf, log_format),
+	 .fallback = "logfmt", .choices = "logfmt|json", .help = "How log lines are written, to stderr."},
+};
+
+#define APP_MAGIC 0xca1a4d00
+struct app {
+	uint32_t magic;
+	struct conf conf;
+	struct loop *loops[WORKERS_MAX];
+	size_t loop_count;
+	struct journal *journal;
+	struct grpc_server *server;
+	struct journal_service *service;
+	struct journal_reflection *reflection;
+	struct grpc_health *health;
+	bool draining;
+};
+
+/* ---- what the service manager is told ----------------------------------------------------------- */
+
+/* systemd's notification: a datagram to $NOTIFY_SOCKET, if there is one. Trouble with it is no trouble. */
+static void manager_notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	size_t n = path ? strlen(path) : 0;
+	int fd;
+
+	if (n < 2 || n >= sizeof(to.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(to.sun_path, path, n);
+	if (path[0] == '@')
+		to.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+		log_warn("the service manager was not told", LOG_STR("state", state));
+	close(fd);
+}
+
+/* ---- plain HTTP --------------------------------------------------------------------------------- */
+
+static void http_text(struct http_exchange *x, int status, const char *type, struct span body)
+{
+	struct header header = {SPAN("content-type"), span_str(type)};
+
+	http_respond(x, status, &(struct headers){&header, 1}, body);
+}
+
+static void http_metrics(struct http_exchange *x)
+{
+	struct buf text;
+
+	buf_init(&text, METRICS_TEXT_MAX);
+	if (metrics_render(&text, ""))
+		http_text(x, 500, "text/plain; charset=utf-8", SPAN("out of memory\n"));
+	else
+		http_text(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_span(&text));
+	buf_release(&text);
+}
+
+static void http_handle(struct http_exchange *x, const struct http_request *request, void *arg)
+{
+	struct app *app = OBJ_CAST(struct app, arg, APP_MAGIC);
+	struct span path = span_first(request->target, span_find(request->target, '?'));
+	bool known = span_eq_str(path, "/metrics") || span_eq_str(path, "/healthz") ||
+		     span_eq_str(path, "/readyz");
+
+	if (!known)
+		http_text(x, 404, "text/plain; charset=utf-8",
+			  SPAN("not found: there are /metrics, /healthz and /readyz; all else is gRPC\n"));
+	else if (!span_eq_str(request->method, "GET") && !span_eq_str(request->method, "HEAD"))
+		http_text(x, 405, "text/plain; charset=utf-8", SPAN("only GET and HEAD\n"));
+	else if (span_eq_str(path, "/metrics"))
+		http_metrics(x);
+	else if (span_eq_str(path, "/readyz") && __atomic_load_n(&app->draining, __ATOMIC_RELAXED))
+		http_text(x, 503, "text/plain; charset=utf-8", SPAN("shutting down\n"));
+	else
+		http_text(x, 200, "text/plain; charset=utf-8", SPAN("ok\n"));
+}
+
+/* ---- the end ------------------------------------------------------------------------------------ */
+
+static void app_on_drained(void *arg)
+{
+	struct app *app = OBJ_CAST(struct app, arg, APP_MAGIC);
+
+	loop_stop(app->loops[0]);
+}
+
+static void app_on_stop_signal(int signo, void *arg)
+{
+	struct app *app = OBJ_CAST(struct app, arg, APP_MAGIC);
+
+	if (app->draining) {
+		log_warn("asked twice to end: ending at once", LOG_STR("signal", strsignal(signo)));
+		_exit(EXIT_TROUBLE);
+	}
+	log_info("shutting down", LOG_STR("signal", strsignal(signo)), LOG_I64("drain_ms", app->conf.drain_ms));
+	__atomic_store_n(&app->draining, true, __ATOMIC_RELAXED);
+	manager_notify("STOPPING=1");
+	grpc_health_set(app->health, "", false);
+	grpc_health_set(app->health, JOURNAL_SERVICE_NAME, false);
+	journal_service_drain(app->service);
+	grpc_server_drain(app->server, app->conf.drain_ms, app_on_drained, app);
+}
+
+static void app_on_hangup(int signo, void *arg)
+{
+	(void)signo;
+	(void)arg;
+	log_info("SIGHUP: there is nothing to read again; settings are read at the start");
+}
+
+/* ---- the beginning ------------------------------------------------------------------------------ */
+
+/* "127.0.0.0/8", "[::1]" and "localhost", each with a port. */
+static bool is_loopback(const char *listen)
+{
+	return strncmp(listen, "127.", 4) == 0 || strncmp(listen, "[::1]:", 6) == 0 ||
+	       strncmp(listen, "localhost:", 10) == 0;
+}
+
+static void log_setup_from(const struct conf *conf)
+{
+	static const char *const levels[] = {
+		[LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error",
+		[LOG_OFF] = "off",
+	};
+	enum log_level level = LOG_INFO;
+
+	for (size_t i = 0; i < ARRAY_LEN(levels); i++)
+		if (strcmp(levels[i], conf->log_level) == 0)
+			level = (enum log_level)i;
+	log_setup(level, strcmp(conf->log_format, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
+}
+
+static size_t worker_count(const struct conf *conf)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (conf->workers > 0)
+		return (size_t)conf->workers;
+	return processors < 1 ? 1 : processors > WORKERS_MAX ? WORKERS_MAX : (size_t)processors;
+}
+
+static enum err_code app_open(struct app *app, struct err *err)
+{
+	struct journal_config journal = {
+		.storage_uri = app->conf.storage,
+		.address = app->conf.listen,
+		.reader_threads = (unsigned)app->conf.readers,
+		.threads = true,
+	};
+	struct grpc_server_config server = {.listen = app->conf.listen};
+
+	if (journal_open(&journal, &app->journal, err))
+		return err->code;
+	app->loop_count = worker_count(&app->conf);
+	for (size_t i = 0; i < app->loop_count; i++)
+		app->loops[i] = loop_new();
+	app->server = grpc_server_new(&server, app->loops, app->loop_count);
+	app->service = journal_service_new(app->journal, app->server, app->loops, app->loop_count);
+	app->health = grpc_health_new(app->server);
+	grpc_health_set(app->health, "", true);
+	grpc_health_set(app->health, JOURNAL_SERVICE_NAME, true);
+	app->reflection = journal_reflection_new(app->server);
+	grpc_server_set_http(app->server, http_handle, app);
+	return grpc_server_listen(app->server, err);
+}
+
+/* The one line that says what is served, and from where. */
+static void app_say(const struct app *app)
+{
+	struct journal_info info;
+	char id[UUID_TEXT_BYTES];
+	size_t host = strlen(app->conf.listen);
+
+	while (host > 0 && app->conf.listen[host - 1] != ':')
+		host--;
+	journal_info(app->journal, &info);
+	uuid_format(info.head.journal_id, id);
+	if (strcmp(app->conf.log_format, "json") == 0) { /* whoever reads JSON reads every line as JSON */
+		log_info("serving", LOG_STR("version", PACKAGE_VERSION), LOG_STR("journal_id", id),
+			 LOG_STR("listen", app->conf.listen), LOG_I64("port", grpc_server_port(app->server)),
+			 LOG_STR("storage", app->conf.storage), LOG_U64("records", info.head.position));
+		return;
+	}
+	printf("cairnd %s serves journal %s on %.*s%d from %s (%llu records)\n", PACKAGE_VERSION, id, (int)host,
+	       app->conf.listen, grpc_server_port(app->server), app->conf.storage,
+	       (unsigned long long)info.head.position);
+	fflush(stdout);
+}
+
+static void app_run(struct app *app)
+{
+	loop_on_signal(app->loops[0], SIGTERM, app_on_stop_signal, app);
+	loop_on_signal(app->loops[0], SIGINT, app_on_stop_signal, app);
+	loop_on_signal(app->loops[0], SIGHUP, app_on_hangup, app);
+	for (size_t i = 1; i < app->loop_count; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "worker %zu", i);
+		loop_thread_start(app->loops[i], name);
+	}
+	app_say(app);
+	manager_notify("READY=1");
+	loop_run(app->loops[0]);
+	/* Nothing is open any more, or the grace is over. What the sequencer still has is decided, and
+	 * its answers go to mailboxes that nobody but us looks into. */
+	journal_stop(app->journal);
+	for (size_t i = 1; i < app->loop_count; i++)
+		loop_thread_join(app->loops[i]);
+}
+
+static void app_close(struct app *app)
+{
+	for (size_t i = 0; i < app->loop_count; i++)
+		while (mailbox_drain(loop_mailbox(app->loops[i])))
+			;
+	grpc_server_free(app->server);
+	for (size_t i = 0; i < app->loop_count; i++)
+		while (mailbox_drain(loop_mailbox(app->loops[i])))
+			;
+	journal_reflection_free(app->reflection);
+	grpc_health_free(app->health);
+	journal_service_free(app->service);
+	journal_close(app->journal);
+	for (size_t i = 0; i < app->loop_count; i++)
+		loop_free(app->loops[i]);
+	app->magic = 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct app app = {.magic = APP_MAGIC};
+	struct settings *settings = NULL;
+	struct err err = {0};
+	bool exit_now = false;
+	int rest = 0, code = EXIT_RUN;
+
+	if (settings_load("cairnd", "The journal server: appends and replays events over gRPC.", rows,
+			  ARRAY_LEN(rows), argc, argv, environ, &app.conf, &settings, &rest, &exit_now, &err)) {
+		fprintf(stderr, "cairnd: %s\n", err.text);
+		return EXIT_USAGE;
+	}
+	if (!exit_now && rest < argc) {
+		fprintf(stderr, "cairnd: \"%s\" is one word too many; see cairnd --help\n", argv[rest]);
+		exit_now = true;
+		code = EXIT_USAGE;
+	} else if (!exit_now && !app.conf.insecure && !is_loopback(app.conf.listen)) {
+		fprintf(stderr, "cairnd: --listen %s is reachable from other machines, and nobody is asked who "
+			"he is: listen on 127.0.0.1, or say --insecure\n", app.conf.listen);
+		exit_now = true;
+		code = EXIT_USAGE;
+	}
+	if (!exit_now) {
+		signal(SIGPIPE, SIG_IGN);
+		log_setup_from(&app.conf);
+		metric_set(METRIC_BUILD_INFO, 1);
+		if (app_open(&app, &err)) {
+			fprintf(stderr, "cairnd: %s\n", err.text);
+			code = EXIT_TROUBLE;
+		} else {
+			app_run(&app);
+			log_info("ended");
+		}
+		app_close(&app);
+	}
+	settings_free(settings);
+	return code;
+}
