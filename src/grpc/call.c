@@ -255,7 +255,8 @@ static void call_free_nothing(void *arg)
 	(void)arg;
 }
 
-bool grpc_call_send_ref(struct grpc_call *call, struct span message, void (*free_fn)(void *arg), void *free_arg)
+bool grpc_call_send_ref(struct grpc_call *call, struct span message, void (*free_fn)(void *arg),
+			void *free_arg)
 {
 	return call_send(call, message, free_fn ? free_fn : call_free_nothing, free_arg);
 }
@@ -396,9 +397,9 @@ static void call_on_data(struct stream *s, struct span piece)
 		if (r > 0)
 			call_deliver(call, message);
 		else
-			call_fault(call, err.code == ERR_LIMIT || err.code == ERR_NOMEM
-						 ? GRPC_RESOURCE_EXHAUSTED
-						 : GRPC_INTERNAL,
+			call_fault(call,
+				   err.code == ERR_LIMIT || err.code == ERR_NOMEM ? GRPC_RESOURCE_EXHAUSTED
+										  : GRPC_INTERNAL,
 				   err.text);
 	}
 	grpc_call_unref(call);
@@ -422,7 +423,11 @@ static void call_on_close(struct stream *s, uint32_t http2_error, bool lost)
 			snprintf(text, sizeof(text), "stream reset with HTTP/2 error %u", http2_error);
 		if (lost && call->server)
 			code = GRPC_CANCELLED;
-		call_set_result(call, code, text, !call->server && !lost && http2_error == HTTP2_REFUSED_STREAM);
+		/* The server's clock was ahead of our timer: that is why it gave up. */
+		if (code == GRPC_CANCELLED && !call->server && grpc_call_remaining_ms(call) == 0)
+			code = GRPC_DEADLINE_EXCEEDED;
+		call_set_result(call, code, text,
+				!call->server && !lost && http2_error == HTTP2_REFUSED_STREAM);
 		call->result.reset = true;
 		call->result.http2_error = lost ? 0 : http2_error;
 	}
@@ -474,7 +479,8 @@ static bool call_read_headers(struct grpc_call *call)
 	enum err_code rc = wire_metadata_read(h, &call->stream->arena, &metadata);
 	if (rc) {
 		call_fault(call, rc == ERR_INVALID ? GRPC_INTERNAL : GRPC_RESOURCE_EXHAUSTED,
-			   rc == ERR_INVALID ? "a -bin header is not base64" : "request headers are too large");
+			   rc == ERR_INVALID ? "a -bin header is not base64"
+					     : "request headers are too large");
 		return false;
 	}
 	call->metadata = metadata.h;
@@ -590,8 +596,9 @@ static void call_end_with(struct grpc_call *call, const struct headers *h)
 		call_done(call);
 		return;
 	}
-	call->result = (struct grpc_result){.code = wire_code_of_status(status),
-					    .message = wire_message_decode(headers_get(h, "grpc-message"), a)};
+	call->result =
+		(struct grpc_result){.code = wire_code_of_status(status),
+				     .message = wire_message_decode(headers_get(h, "grpc-message"), a)};
 	if (call->result.code == GRPC_OK && !deframer_empty(&call->in))
 		call_set_result(call, GRPC_INTERNAL, "the answer ends within a message", false);
 	else if (wire_metadata_read(h, a, &trailers) == ERR_OK)
@@ -625,7 +632,8 @@ static void call_client_on_headers(struct stream *s)
 	struct span encoding = headers_get(h, "grpc-encoding");
 	call->in.may_compress = span_eq(encoding, SPAN("gzip"));
 	if (encoding.n && !call->in.may_compress && !span_eq(encoding, SPAN("identity"))) {
-		call_end(call, GRPC_INTERNAL, "the answer's grpc-encoding is neither identity nor gzip", false);
+		call_end(call, GRPC_INTERNAL, "the answer's grpc-encoding is neither identity nor gzip",
+			 false);
 		return;
 	}
 	call->got_headers = true;
@@ -639,7 +647,8 @@ static void call_client_on_end(struct stream *s)
 	if (!call_listens(call))
 		return;
 	if (s->headers_too_large)
-		call_end(call, GRPC_RESOURCE_EXHAUSTED, "the answer's trailers are larger than 16 KiB", false);
+		call_end(call, GRPC_RESOURCE_EXHAUSTED, "the answer's trailers are larger than 16 KiB",
+			 false);
 	else
 		call_end_with(call, s->trailers.h.n ? &s->trailers.h : &s->headers.h);
 }

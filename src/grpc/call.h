@@ -31,8 +31,8 @@ struct grpc_call {
 	struct loop_timer *timer;
 	struct loop_task end_task;
 	struct grpc_result result; /* what on_done will say; spans live in the stream's arena */
-	bool gzip_out;		   /* large messages are compressed */
-	bool gzip_accepted;	   /* the peer takes it */
+	bool gzip_out;             /* large messages are compressed */
+	bool gzip_accepted;        /* the peer takes it */
 
 	/* Server. */
 	bool headers_sent;

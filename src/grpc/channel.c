@@ -24,7 +24,7 @@
 struct channel_attempt {
 	bool running;
 	struct addrinfo *addresses, *next; /* those still to be tried */
-	int fd;				   /* connecting; -1: none */
+	int fd;                            /* connecting; -1: none */
 	struct event connected;
 	bool event_set;
 	struct conn *conn; /* connected, SETTINGS are due */
@@ -356,13 +356,13 @@ static struct conn *channel_pick(struct grpc_channel *ch, bool *ret_more)
 static void channel_start(struct grpc_channel *ch, struct grpc_call *call, struct conn *conn)
 {
 	list_remove(&call->node);
-	enum err_code rc =
-		call_start(call, conn->session, span_str(ch->target), span_str(ch->user_agent));
+	enum err_code rc = call_start(call, conn->session, span_str(ch->target), span_str(ch->user_agent));
 	if (rc == ERR_OK)
 		list_push_back(&ch->calls, &call->node);
 	else
 		call_end_later(call, rc == ERR_NOMEM ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE,
-			       rc == ERR_NOMEM ? "out of memory" : "the connection takes no more calls", true);
+			       rc == ERR_NOMEM ? "out of memory" : "the connection takes no more calls",
+			       true);
 }
 
 static void channel_start_waiting(struct grpc_channel *ch)
@@ -448,7 +448,8 @@ static const struct grpc_call_ops unary_ops = {.on_message = unary_on_message, .
 
 void grpc_channel_unary(struct grpc_channel *ch, const char *path, struct span request, int64_t deadline_ms,
 			bool wait_for_ready,
-			void (*done)(const struct grpc_result *result, struct span reply, void *arg), void *arg)
+			void (*done)(const struct grpc_result *result, struct span reply, void *arg),
+			void *arg)
 {
 	struct channel_unary *u = mem_xalloc(sizeof(*u));
 	u->done = done;
@@ -478,10 +479,10 @@ struct grpc_channel *grpc_channel_new(struct loop *loop, const struct grpc_chann
 	ch->backoff_max_ms = config->backoff_max_ms ? config->backoff_max_ms : 2000;
 	ch->backoff_ms = ch->backoff_min_ms;
 	ch->connect_timeout_ms = config->connect_timeout_ms ? config->connect_timeout_ms : 5000;
-	ch->session = (struct session_config){
-		.server = false,
-		.window_bytes = config->window_bytes ? config->window_bytes : CHANNEL_WINDOW_BYTES,
-		.connection_window_bytes = CHANNEL_CONNECTION_WINDOW_BYTES};
+	ch->session = (struct session_config){.server = false,
+					      .window_bytes = config->window_bytes ? config->window_bytes
+										   : CHANNEL_WINDOW_BYTES,
+					      .connection_window_bytes = CHANNEL_CONNECTION_WINDOW_BYTES};
 	ch->on_state = on_state;
 	ch->arg = arg;
 	list_init(&ch->conns);

@@ -24,8 +24,8 @@ struct http1;
 struct conn_ops {
 	void (*on_request)(struct conn *conn, struct stream *s); /* server, HTTP/2 */
 	struct http1 *(*on_http1)(struct conn *conn); /* server: makes what takes an HTTP/1 connection over */
-	void (*on_settings)(struct conn *conn);	    /* client: the peer's, first or changed */
-	void (*on_room)(struct conn *conn);	    /* a stream has ended, or a GOAWAY has come */
+	void (*on_settings)(struct conn *conn);       /* client: the peer's, first or changed */
+	void (*on_room)(struct conn *conn);           /* a stream has ended, or a GOAWAY has come */
 	void (*on_closed)(struct conn *conn, const struct err *why); /* why->code ERR_OK: orderly */
 };
 
@@ -43,11 +43,11 @@ struct conn {
 	struct session *session;
 	struct http1 *http1;
 	struct outq out;
-	unsigned busy;	/* callbacks of this connection on the stack */
-	bool closing;	/* as soon as out has been written */
-	bool draining;	/* when no call is left */
+	unsigned busy;    /* callbacks of this connection on the stack */
+	bool closing;     /* as soon as out has been written */
+	bool draining;    /* when no call is left */
 	bool goaway_sent; /* the one that names the last stream */
-	bool told;	/* on_closed was called */
+	bool told;        /* on_closed was called */
 	bool read_paused;
 	uint8_t sniffed[24];
 	size_t sniffed_n;

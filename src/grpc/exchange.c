@@ -94,8 +94,9 @@ void exchange_done_later(struct http_exchange *x)
 
 bool exchange_header_is_ours(struct span name)
 {
-	static const char *const ours[] = {"connection",	"content-length", "keep-alive",
-					   "proxy-connection", "transfer-encoding", "upgrade", "date"};
+	static const char *const ours[] = {
+		"connection",        "content-length", "keep-alive", "proxy-connection",
+		"transfer-encoding", "upgrade",        "date"};
 	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
 		if (span_eq_str(name, ours[i]))
 			return true;

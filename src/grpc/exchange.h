@@ -20,9 +20,9 @@ struct http_exchange {
 	void *user;
 	struct loop_task end_task;
 	size_t body_max_bytes, body_bytes;
-	bool head;	/* answers have no body */
-	bool started;	/* the status is out */
-	bool ended;	/* so is the last byte */
+	bool head;      /* answers have no body */
+	bool started;   /* the status is out */
+	bool ended;     /* so is the last byte */
 	bool body_done; /* the request's */
 	bool done;
 };
@@ -35,7 +35,7 @@ void exchange_accept(struct loop *loop, struct stream *s, size_t body_max_bytes,
 		     void *arg);
 void exchange_on_body(struct http_exchange *x, struct span piece); /* counts; 413 over the limit */
 void exchange_on_body_end(struct http_exchange *x);
-void exchange_done(struct http_exchange *x);	   /* now: from the loop, or from the connection's end */
+void exchange_done(struct http_exchange *x); /* now: from the loop, or from the connection's end */
 void exchange_done_later(struct http_exchange *x);
 /* An error of the library's own: text/plain, one line. */
 void exchange_refuse(struct http_exchange *x, int status, const char *text);

@@ -17,7 +17,7 @@ struct deframer {
 	bool may_compress; /* grpc-encoding named one that we know */
 	uint8_t prefix[FRAME_PREFIX_BYTES];
 	unsigned prefix_n;
-	bool delivered;	     /* body was handed out by the last call */
+	bool delivered;      /* body was handed out by the last call */
 	size_t want_bytes;   /* of the message under way */
 	struct buf body;     /* what has come of it */
 	struct buf inflated; /* the last compressed message */

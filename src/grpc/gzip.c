@@ -8,7 +8,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 
-#define GZIP_WINDOW (15 + 16)	     /* zlib's way to say gzip */
+#define GZIP_WINDOW (15 + 16)         /* zlib's way to say gzip */
 #define GZIP_OR_ZLIB_WINDOW (15 + 32) /* and either of the two */
 #define GZIP_STEP_BYTES (32 * KIB)
 
@@ -65,7 +65,8 @@ enum err_code gzip_inflate(struct buf *out, struct span compressed, struct err *
 		if (rc == ERR_OK)
 			out->n += room - z.avail_out;
 		else if (z.avail_out == 0) {
-			err_set(err, ERR_LIMIT, "message is larger than the limit of %zu bytes once decompressed",
+			err_set(err, ERR_LIMIT,
+				"message is larger than the limit of %zu bytes once decompressed",
 				out->max_bytes);
 			break;
 		}
@@ -76,7 +77,8 @@ enum err_code gzip_inflate(struct buf *out, struct span compressed, struct err *
 			if (r == Z_OK && z.avail_out == 0)
 				continue; /* all read, not all written */
 			rc = r == Z_MEM_ERROR ? ERR_NOMEM : ERR_INVALID;
-			err_set(err, rc, "compressed message: %s", rc == ERR_NOMEM ? "out of memory" : "not gzip");
+			err_set(err, rc, "compressed message: %s",
+				rc == ERR_NOMEM ? "out of memory" : "not gzip");
 			break;
 		}
 	}

@@ -28,7 +28,7 @@ struct http1 {
 	struct conn *conn;
 	struct http1_config config;
 	http_parser parser;
-	struct buf ahead; /* input that waits for the exchange to end */
+	struct buf ahead;        /* input that waits for the exchange to end */
 	struct http_exchange *x; /* under way: one reference */
 	bool held, draining, want_writable;
 
@@ -36,7 +36,9 @@ struct http1 {
 	struct arena arena;
 	struct buf head; /* target, then names and values */
 	size_t target_n;
-	struct { size_t name_n, value_n; } items[LIMIT_HEADERS];
+	struct {
+		size_t name_n, value_n;
+	} items[LIMIT_HEADERS];
 	size_t item_n;
 	bool in_value;
 	int refuse; /* the status to refuse it with, or 0 */
@@ -163,8 +165,8 @@ static void http1_hand_on(struct http1 *h, const struct http_request *request)
 	else
 		exchange_refuse(x, 404, "not found\n");
 	struct span expect = headers_get(&request->headers, "expect");
-	if (!x->started && !h->broken && body_is_expected(parser) && parser->http_minor >= 1 && expect.n == 12 &&
-	    strncasecmp((const char *)expect.p, "100-continue", 12) == 0)
+	if (!x->started && !h->broken && body_is_expected(parser) && parser->http_minor >= 1 &&
+	    expect.n == 12 && strncasecmp((const char *)expect.p, "100-continue", 12) == 0)
 		outq_append(&h->conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
 }
 
@@ -172,7 +174,8 @@ static int http1_on_head(http_parser *parser)
 {
 	struct http1 *h = http1_of(parser);
 	struct header_list headers = {0};
-	/* Upgrades are not offered: an Upgrade header means nothing here, and CONNECT is a method like others. */
+	/* Upgrades are not offered: an Upgrade header means nothing here, and CONNECT is a method like
+	 * others. */
 	parser->upgrade = 0;
 	h->keep_alive = http_should_keep_alive(parser) && !h->draining && parser->method != HTTP_CONNECT;
 	h->chunked = false;
@@ -240,12 +243,14 @@ static void http1_pace(struct http1 *h)
 
 static void http1_bad_request(struct http1 *h, enum http_errno code)
 {
-	static const char malformed[] = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=UTF-8\r\n"
-					"content-length: 19\r\nconnection: close\r\n\r\nthis is no request\n";
+	static const char malformed[] =
+		"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=UTF-8\r\n"
+		"content-length: 19\r\nconnection: close\r\n\r\nthis is no request\n";
 	static const char large[] = "HTTP/1.1 431 Request Header Fields Too Large\r\n"
 				    "content-length: 0\r\nconnection: close\r\n\r\n";
-	/* In the middle of an answer the only thing to say is the end. */
-	if (h->x && h->x->started)
+	/* In the middle of an answer the only thing to say is the end; what does not even begin as HTTP does
+	 * is not answered in it. */
+	if ((h->x && h->x->started) || h->target_n == 0)
 		;
 	else if (code == HPE_HEADER_OVERFLOW)
 		outq_append(&h->conn->out, large, sizeof(large) - 1);

@@ -22,6 +22,6 @@ void loop_undefer(struct loop_task *task);
 struct event_base;
 struct event_base *loop_base(struct loop *loop);
 uint8_t *loop_read_buffer(struct loop *loop); /* LOOP_READ_BYTES, for one read at a time */
-void loop_count(struct loop *loop);	      /* something ran in this turn */
+void loop_count(struct loop *loop);           /* something ran in this turn */
 
 #endif

@@ -14,8 +14,8 @@
 struct out_seg;
 struct outq {
 	struct out_seg *first, *last;
-	size_t n;	     /* bytes in sum */
-	size_t block_bytes;  /* size of a block that collects small pieces */
+	size_t n;              /* bytes in sum */
+	size_t block_bytes;    /* size of a block that collects small pieces */
 	struct out_seg *spare; /* one emptied block, kept */
 };
 
@@ -25,8 +25,7 @@ void outq_release(struct outq *q); /* gives all references back; the queue is em
 enum err_code outq_append(struct outq *q, const void *p, size_t n); /* copies */
 /* By reference: free_fn(free_arg) is called once, when the last byte has left the queue it has got to;
  * at once if this fails or piece is empty. */
-enum err_code outq_append_ref(struct outq *q, struct span piece, void (*free_fn)(void *arg),
-			      void *free_arg);
+enum err_code outq_append_ref(struct outq *q, struct span piece, void (*free_fn)(void *arg), void *free_arg);
 /* The first n bytes of src (n <= src->n) go to the end of dst. */
 enum err_code outq_move(struct outq *dst, struct outq *src, size_t n);
 

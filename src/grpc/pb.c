@@ -21,7 +21,7 @@ static void pb_free(void *arg, void *p)
 }
 
 struct ProtobufCMessage *grpc_unpack(const struct ProtobufCMessageDescriptor *type, struct arena *a,
-				      struct span bytes)
+				     struct span bytes)
 {
 	ProtobufCAllocator allocator = {.alloc = pb_alloc, .free = pb_free, .allocator_data = a};
 	return protobuf_c_message_unpack(type, &allocator, bytes.n, bytes.p);

@@ -16,6 +16,8 @@
 extern const uint8_t grpc_own_set[]; /* own_set.c, made by embed.sh */
 extern const size_t grpc_own_set_bytes;
 
+#define ANSWER(what) GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_##what
+
 /* The messages of v1alpha are the same on the wire. */
 typedef Grpc__Reflection__V1__ServerReflectionRequest reflection_request;
 typedef Grpc__Reflection__V1__ServerReflectionResponse reflection_response;
@@ -124,21 +126,22 @@ static bool answer_list(struct reflection_stream *s, struct gather *g, reflectio
 		qsort(g->items, g->n, sizeof(*g->items), compare_names);
 	Grpc__Reflection__V1__ListServiceResponse *list = arena_zalloc(g->arena, sizeof(*list));
 	Grpc__Reflection__V1__ServiceResponse *items = arena_alloc(g->arena, (g->n + 1) * sizeof(*items));
-	Grpc__Reflection__V1__ServiceResponse **pointers = arena_alloc(g->arena, (g->n + 1) * sizeof(*pointers));
+	Grpc__Reflection__V1__ServiceResponse **pointers =
+		arena_alloc(g->arena, (g->n + 1) * sizeof(*pointers));
 	if (!list || !items || !pointers || g->failed)
 		return false;
 	grpc__reflection__v1__list_service_response__init(list);
 	struct span own = span_str(r->name);
 	for (size_t i = 0; i <= g->n; i++) {
 		grpc__reflection__v1__service_response__init(&items[i]);
-		items[i].name = i ? g->items[i - 1]
-				  : (ProtobufCBinaryData){own.n, (uint8_t *)(uintptr_t)own.p};
+		items[i].name =
+			i ? g->items[i - 1] : (ProtobufCBinaryData){own.n, (uint8_t *)(uintptr_t)own.p};
 		pointers[i] = &items[i];
 	}
 	list->n_service = g->n + 1;
 	list->service = pointers;
 	response->message_response_case =
-		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
+		ANSWER(LIST_SERVICES_RESPONSE);
 	response->list_services_response = list;
 	return true;
 }
@@ -159,7 +162,7 @@ static bool answer_numbers(struct reflection_stream *s, struct gather *g, const 
 	numbers->n_extension_number = g->n;
 	numbers->extension_number = g->numbers;
 	response->message_response_case =
-		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ALL_EXTENSION_NUMBERS_RESPONSE;
+		ANSWER(ALL_EXTENSION_NUMBERS_RESPONSE);
 	response->all_extension_numbers_response = numbers;
 	return true;
 }
@@ -173,7 +176,7 @@ static bool answer_files(struct gather *g, reflection_response *response)
 	files->n_file_descriptor_proto = g->n;
 	files->file_descriptor_proto = g->items;
 	response->message_response_case =
-		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
+		ANSWER(FILE_DESCRIPTOR_RESPONSE);
 	response->file_descriptor_response = files;
 	return true;
 }
@@ -188,7 +191,7 @@ static bool answer_none(struct arena *a, reflection_response *response)
 	error->error_code = GRPC_INVALID_ARGUMENT;
 	error->error_message = (ProtobufCBinaryData){sizeof(text) - 1, (uint8_t *)(uintptr_t)text};
 	response->message_response_case =
-		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
+		ANSWER(ERROR_RESPONSE);
 	response->error_response = error;
 	return true;
 }
@@ -203,13 +206,13 @@ static bool reflection_answer(struct reflection_stream *s, struct arena *a, refl
 		source->file_by_name(source->arg, span_of_bytes(request->file_by_filename), gather_file, &g);
 		return answer_files(&g, response);
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
-		source->file_by_symbol(source->arg, span_of_bytes(request->file_containing_symbol), gather_file,
-				       &g);
+		source->file_by_symbol(source->arg, span_of_bytes(request->file_containing_symbol),
+				       gather_file, &g);
 		return answer_files(&g, response);
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
-		source->file_by_extension(source->arg,
-					  span_of_bytes(request->file_containing_extension->containing_type),
-					  request->file_containing_extension->extension_number, gather_file, &g);
+		source->file_by_extension(
+			source->arg, span_of_bytes(request->file_containing_extension->containing_type),
+			request->file_containing_extension->extension_number, gather_file, &g);
 		return answer_files(&g, response);
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
 		return answer_numbers(s, &g, request, response);
@@ -230,7 +233,8 @@ static void reflection_on_message(struct grpc_call *call, struct span bytes, voi
 		&grpc__reflection__v1__server_reflection_request__descriptor, &a, bytes);
 	reflection_response response = GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__INIT;
 	if (!request) {
-		grpc_call_finish(call, GRPC_INVALID_ARGUMENT, SPAN("malformed ServerReflectionRequest"), NULL);
+		grpc_call_finish(call, GRPC_INVALID_ARGUMENT, SPAN("malformed ServerReflectionRequest"),
+				 NULL);
 	} else if (!reflection_answer(s, &a, request, &response)) {
 		grpc_call_finish(call, GRPC_RESOURCE_EXHAUSTED, SPAN("the answer is too large"), NULL);
 	} else {

@@ -312,12 +312,11 @@ enum err_code grpc_server_listen(struct grpc_server *server, struct err *err)
 	struct sockaddr_storage addr;
 	socklen_t addr_n = sizeof(addr);
 	must(getsockname(server->fd, (struct sockaddr *)&addr, &addr_n) == 0);
-	server->port = addr.ss_family == AF_INET6
-			       ? ntohs(((struct sockaddr_in6 *)(void *)&addr)->sin6_port)
-			       : ntohs(((struct sockaddr_in *)(void *)&addr)->sin_port);
+	server->port = addr.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)(void *)&addr)->sin6_port)
+						  : ntohs(((struct sockaddr_in *)(void *)&addr)->sin_port);
 	struct loop *first = server->loops[0].loop;
-	event_assign(&server->accept, loop_base(first), server->fd, EV_READ | EV_PERSIST, server_on_acceptable,
-		     server);
+	event_assign(&server->accept, loop_base(first), server->fd, EV_READ | EV_PERSIST,
+		     server_on_acceptable, server);
 	server->accept_rest = loop_timer_new(first, server_on_rested, server);
 	server->accepting = true;
 	event_add(&server->accept, NULL);
@@ -447,7 +446,8 @@ void grpc_server_set_resolver(struct grpc_server *server, bool (*open)(struct gr
 }
 
 void grpc_server_set_http(struct grpc_server *server,
-			  void (*handle)(struct http_exchange *x, const struct http_request *request, void *arg),
+			  void (*handle)(struct http_exchange *x, const struct http_request *request,
+					 void *arg),
 			  void *arg)
 {
 	must(!server->accepting);
@@ -466,7 +466,8 @@ struct loop *server_loop_at(const struct grpc_server *server, size_t i)
 	return server->loops[i].loop;
 }
 
-void server_set_drain_listener(struct grpc_server *server, void (*fn)(struct loop *loop, void *arg), void *arg)
+void server_set_drain_listener(struct grpc_server *server, void (*fn)(struct loop *loop, void *arg),
+			       void *arg)
 {
 	must(!server->on_drain);
 	server->on_drain = fn;

@@ -34,6 +34,8 @@ struct session {
 	struct list streams, ready;
 	size_t stream_count;
 	bool goaway_received;
+	int32_t last_id, skipped_from,
+		skipped_to;        /* server: the peer's newest stream; ids it has passed over */
 	char detail[DETAIL_BYTES]; /* what nghttp2 last said was wrong */
 
 	/* While session_send() runs. */
@@ -411,11 +413,32 @@ enum err_code session_send(struct session *session, struct outq *out, size_t lim
 
 /* ---- input ------------------------------------------------------------------------------------------ */
 
+/* A stream that the peer passed over may not be opened later (RFC 9113, 5.1.1). nghttp2 ignores such a
+ * frame, so it is seen here; the newest gap is remembered, real clients leave none. */
+static int session_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
+{
+	struct session *session = OBJ_CAST(struct session, user, SESSION_MAGIC);
+	if (hd->type == NGHTTP2_HEADERS && hd->stream_id >= session->skipped_from &&
+	    hd->stream_id <= session->skipped_to)
+		return nghttp2_session_terminate_session(ng, NGHTTP2_PROTOCOL_ERROR);
+	return 0;
+}
+
+static void session_note_id(struct session *session, int32_t id)
+{
+	if (id > session->last_id + 2) {
+		session->skipped_from = session->last_id + 1;
+		session->skipped_to = id - 1;
+	}
+	session->last_id = id;
+}
+
 static int session_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
 	struct session *session = OBJ_CAST(struct session, user, SESSION_MAGIC);
 	if (!session->config.server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
 		return 0;
+	session_note_id(session, frame->hd.stream_id);
 	struct stream *s = stream_new(NULL, NULL);
 	if (!s)
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
@@ -538,8 +561,8 @@ static int session_on_error(nghttp2_session *ng, int code, const char *text, siz
 	struct session *session = OBJ_CAST(struct session, user, SESSION_MAGIC);
 	(void)ng;
 	(void)code;
-	snprintf(session->detail, sizeof(session->detail), "%.*s", (int)(n < DETAIL_BYTES ? n : DETAIL_BYTES - 1),
-		 text);
+	snprintf(session->detail, sizeof(session->detail), "%.*s",
+		 (int)(n < DETAIL_BYTES ? n : DETAIL_BYTES - 1), text);
 	return 0;
 }
 
@@ -595,6 +618,7 @@ static int session_new_ng(struct session *session)
 		nghttp2_session_callbacks_del(callbacks);
 		return NGHTTP2_ERR_NOMEM;
 	}
+	nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, session_on_begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, session_on_begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, session_on_header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, session_on_frame_recv);
@@ -604,7 +628,6 @@ static int session_new_ng(struct session *session)
 	nghttp2_session_callbacks_set_send_data_callback(callbacks, session_on_send_data);
 	nghttp2_session_callbacks_set_error_callback2(callbacks, session_on_error);
 	nghttp2_option_set_no_auto_window_update(option, 1);
-	nghttp2_option_set_no_closed_streams(option, 1);
 	nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESET_PER_SECOND);
 	nghttp2_mem mem = {NULL, ng_malloc, ng_free, ng_calloc, ng_realloc};
 	int r = session->config.server
@@ -621,8 +644,8 @@ static int session_submit_settings(struct session *session)
 	size_t n = 0;
 	settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
 						 (uint32_t)session->config.window_bytes};
-	settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
-						 (uint32_t)LIMIT_HEADER_BYTES};
+	settings[n++] =
+		(nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)LIMIT_HEADER_BYTES};
 	if (session->config.server)
 		settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
 							 LIMIT_STREAMS_PER_CONNECTION};
@@ -643,7 +666,7 @@ struct session *session_new(const struct session_config *config, const struct se
 	if (!session)
 		return NULL;
 	*session = (struct session){
-		.magic = SESSION_MAGIC, .config = *config, .ops = ops, .user = user};
+		.magic = SESSION_MAGIC, .config = *config, .ops = ops, .user = user, .last_id = -1};
 	list_init(&session->streams);
 	list_init(&session->ready);
 	if (session_new_ng(session)) {

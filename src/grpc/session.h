@@ -45,10 +45,10 @@ struct session;
 struct stream;
 
 struct stream_ops {
-	void (*on_headers)(struct stream *s);			/* client: s->headers are whole */
+	void (*on_headers)(struct stream *s); /* client: s->headers are whole */
 	void (*on_data)(struct stream *s, struct span piece);
-	void (*on_end)(struct stream *s);			/* the peer has sent all; s->trailers */
-	void (*on_writable)(struct stream *s);			/* out has fallen below low water */
+	void (*on_end)(struct stream *s);      /* the peer has sent all; s->trailers */
+	void (*on_writable)(struct stream *s); /* out has fallen below low water */
 	void (*on_close)(struct stream *s, uint32_t http2_error, bool lost); /* last */
 };
 
@@ -66,11 +66,11 @@ struct stream {
 	size_t header_bytes;
 	bool headers_too_large;
 	bool got_headers; /* the first block is whole */
-	bool in_ended;	  /* the peer has sent END_STREAM */
+	bool in_ended;    /* the peer has sent END_STREAM */
 
 	struct outq out;
 	bool out_started;  /* our header block was submitted */
-	bool out_ended;	   /* nothing comes after what is in `out` */
+	bool out_ended;    /* nothing comes after what is in `out` */
 	bool out_flushed;  /* END_STREAM was sent */
 	bool out_deferred; /* nghttp2 waits for more */
 	bool want_writable;
@@ -78,14 +78,14 @@ struct stream {
 	struct header_list end_trailers; /* sent after the last byte */
 
 	bool held;
-	size_t held_bytes; /* received and not given back to the peer's window */
-	struct list_node node;	     /* session's streams */
+	size_t held_bytes;           /* received and not given back to the peer's window */
+	struct list_node node;       /* session's streams */
 	struct list_node ready_node; /* session's streams that await on_writable */
 };
 
 struct session_config {
 	bool server;
-	size_t window_bytes;		/* of one stream */
+	size_t window_bytes; /* of one stream */
 	size_t connection_window_bytes;
 };
 
@@ -96,7 +96,7 @@ struct session_ops {
 	void (*on_goaway)(struct session *session, uint32_t http2_error, void *user); /* from the peer */
 	void (*on_ping_ack)(struct session *session, void *user);
 	void (*on_stream_closed)(struct session *session, void *user); /* one less */
-	void (*on_output)(struct session *session, void *user); /* there may be something to send */
+	void (*on_output)(struct session *session, void *user);        /* there may be something to send */
 };
 
 /* NULL when out of memory. */
@@ -116,7 +116,8 @@ void session_abort(struct session *session);
 size_t session_stream_count(const struct session *session);
 size_t session_peer_stream_limit(const struct session *session);
 bool session_can_start(const struct session *session); /* client: not over a limit, no GOAWAY */
-void session_shutdown_notice(struct session *session); /* server: GOAWAY that still takes what is on its way */
+void session_shutdown_notice(
+	struct session *session); /* server: GOAWAY that still takes what is on its way */
 void session_ping(struct session *session);
 void session_goaway(struct session *session, uint32_t http2_error); /* no more streams */
 
@@ -137,7 +138,7 @@ void stream_respond(struct stream *s, const struct headers *response, bool end);
 enum err_code stream_write(struct stream *s, struct span piece);
 enum err_code stream_write_ref(struct stream *s, struct span piece, void (*free_fn)(void *arg),
 			       void *free_arg);
-void stream_written(struct stream *s); /* after one or more stream_write*(): lets them go */
+void stream_written(struct stream *s);  /* after one or more stream_write*(): lets them go */
 bool stream_writable(struct stream *s); /* below high water; if not, on_writable is due */
 /* Nothing more from us; trailers (may be NULL) are copied. */
 void stream_end(struct stream *s, const struct headers *trailers);

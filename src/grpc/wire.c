@@ -19,12 +19,23 @@ struct span headers_get(const struct headers *h, const char *name)
 
 const char *grpc_code_name(enum grpc_code code)
 {
-	static const char *const names[] = {
-		"OK",		     "CANCELLED",	    "UNKNOWN",		   "INVALID_ARGUMENT",
-		"DEADLINE_EXCEEDED", "NOT_FOUND",	    "ALREADY_EXISTS",	   "PERMISSION_DENIED",
-		"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",		   "OUT_OF_RANGE",
-		"UNIMPLEMENTED",     "INTERNAL",	    "UNAVAILABLE",	   "DATA_LOSS",
-		"UNAUTHENTICATED"};
+	static const char *const names[] = {"OK",
+					    "CANCELLED",
+					    "UNKNOWN",
+					    "INVALID_ARGUMENT",
+					    "DEADLINE_EXCEEDED",
+					    "NOT_FOUND",
+					    "ALREADY_EXISTS",
+					    "PERMISSION_DENIED",
+					    "RESOURCE_EXHAUSTED",
+					    "FAILED_PRECONDITION",
+					    "ABORTED",
+					    "OUT_OF_RANGE",
+					    "UNIMPLEMENTED",
+					    "INTERNAL",
+					    "UNAVAILABLE",
+					    "DATA_LOSS",
+					    "UNAUTHENTICATED"};
 	return (unsigned)code < ARRAY_LEN(names) ? names[code] : "UNKNOWN";
 }
 
@@ -166,7 +177,8 @@ static bool name_is_sendable(struct span name)
 		return false;
 	for (size_t i = 0; i < name.n; i++) {
 		uint8_t c = name.p[i];
-		bool ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+		bool ok =
+			(c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
 		if (!ok)
 			return false;
 	}
@@ -231,7 +243,8 @@ void wire_timeout_format(int64_t timeout_ms, char buf[WIRE_TIMEOUT_BYTES])
 	else if (timeout_ms / 1000 <= most)
 		snprintf(buf, WIRE_TIMEOUT_BYTES, "%lldS", (long long)(timeout_ms / 1000));
 	else
-		snprintf(buf, WIRE_TIMEOUT_BYTES, "%lldH", (long long)(timeout_ms / 3600000 <= most ? timeout_ms / 3600000 : most));
+		snprintf(buf, WIRE_TIMEOUT_BYTES, "%lldH",
+			 (long long)(timeout_ms / 3600000 <= most ? timeout_ms / 3600000 : most));
 }
 
 /* ---- grpc-message ------------------------------------------------------------------------------------- */

@@ -22,9 +22,10 @@ void wire_timeout_format(int64_t timeout_ms, char buf[WIRE_TIMEOUT_BYTES]);
 struct span wire_message_encode(struct span text, struct arena *a);
 struct span wire_message_decode(struct span text, struct arena *a);
 
-bool wire_is_grpc(struct span content_type); /* application/grpc, application/grpc+proto; parameters allowed */
+bool wire_is_grpc(
+	struct span content_type); /* application/grpc, application/grpc+proto; parameters allowed */
 enum grpc_code wire_code_of_status(struct span grpc_status); /* UNKNOWN for what is no number */
-enum grpc_code wire_code_of_http(int http_status);	     /* an answer without grpc-status */
+enum grpc_code wire_code_of_http(int http_status);           /* an answer without grpc-status */
 enum grpc_code wire_code_of_reset(uint32_t http2_error);
 int wire_decimal(struct span text); /* -1 if it is none (up to 9 digits) */
 

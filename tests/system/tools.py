@@ -13,6 +13,8 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 GO_SDK = "github.com/cloudstateio/go-support v0.3.0"
+GRPC_INTEROP = "v1.83.2"
+H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
 
 
@@ -23,14 +25,14 @@ def tools_dir():
     return folder
 
 
-def _go():
+def _go(least=(1, 24)):
     go = shutil.which("go")
     if not go:
-        pytest.skip("go is not on PATH (1.24 or newer; Debian 12 has 1.19)")
+        pytest.skip("go is not on PATH (%d.%d or newer; Debian 12 has 1.19)" % least)
     version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True).stdout
     found = re.match(r"go(\d+)\.(\d+)", version)
-    if not found or (int(found[1]), int(found[2])) < (1, 24):
-        pytest.skip("go is %s, needed is 1.24 or newer" % version.strip())
+    if not found or (int(found[1]), int(found[2])) < least:
+        pytest.skip("go is %s, needed is %d.%d or newer" % (version.strip(), *least))
     return go
 
 
@@ -97,6 +99,37 @@ def grpcurl():
             folder.mkdir(exist_ok=True)
             _run_go(["install", GRPCURL], folder, {"GOBIN": str(folder)})
     return program
+
+
+def _installed(folder_name, programs, packages):
+    """The folder with Go programs installed into it."""
+    folder = tools_dir() / folder_name
+    with _Once(folder):
+        if not all((folder / name).exists() for name in programs):
+            folder.mkdir(exist_ok=True)
+            _run_go(["install"] + packages, folder, {"GOBIN": str(folder)})
+    return folder
+
+
+def grpc_interop():
+    """The folder of grpc-go's interop programs, `client` and `server`."""
+    folder = tools_dir() / ("grpc-interop-" + GRPC_INTEROP)
+    if not (folder / "server").exists():
+        _go(least=(1, 25))
+    return _installed(folder.name, ["client", "server"],
+                      ["google.golang.org/grpc/interop/%s@%s" % (name, GRPC_INTEROP)
+                       for name in ("client", "server")])
+
+
+def h2spec():
+    return _installed("h2spec-v2.2.1", ["h2spec"], [H2SPEC]) / "h2spec"
+
+
+def h2load():
+    found = shutil.which("h2load")
+    if not found:
+        pytest.skip("h2load is missing: apt-get install nghttp2-client")
+    return found
 
 
 def program(name):

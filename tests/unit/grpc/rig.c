@@ -119,9 +119,12 @@ static void unary_fail(struct grpc_call *call, struct span request, void *arg)
 }
 
 static struct grpc_method methods[] = {
-	{.path = "/test.Echo/Unary", .unary = unary_echo},   {.path = "/test.Echo/Fail", .unary = unary_fail},
-	{.path = "/test.Echo/Collect", .open = open_collect}, {.path = "/test.Echo/Expand", .open = open_expand},
-	{.path = "/test.Echo/Chat", .open = open_chat},	     {.path = "/test.Echo/Never", .open = open_never},
+	{.path = "/test.Echo/Unary", .unary = unary_echo},
+	{.path = "/test.Echo/Fail", .unary = unary_fail},
+	{.path = "/test.Echo/Collect", .open = open_collect},
+	{.path = "/test.Echo/Expand", .open = open_expand},
+	{.path = "/test.Echo/Chat", .open = open_chat},
+	{.path = "/test.Echo/Never", .open = open_never},
 };
 
 /* ---- the HTTP service ---------------------------------------------------------------------------- */
@@ -179,7 +182,8 @@ static void http_handle(struct http_exchange *x, const struct http_request *requ
 {
 	struct rig *rig = arg;
 	struct http_echo *echo = mem_xalloc(sizeof(*echo));
-	bool echoes = span_starts(request->target, SPAN("/echo")) || span_starts(request->target, SPAN("/stream"));
+	bool echoes =
+		span_starts(request->target, SPAN("/echo")) || span_starts(request->target, SPAN("/stream"));
 	echo->rig = rig;
 	echo->streams = span_starts(request->target, SPAN("/stream"));
 	buf_init(&echo->body, 64 * MIB);
@@ -340,7 +344,8 @@ struct grpc_call *rig_call(struct rig *rig, const char *method, struct got *got)
 
 void raw_connect(struct raw *raw, struct rig *rig)
 {
-	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons((uint16_t)grpc_server_port(rig->server))};
+	struct sockaddr_in addr = {.sin_family = AF_INET,
+				   .sin_port = htons((uint16_t)grpc_server_port(rig->server))};
 	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	*raw = (struct raw){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
 	buf_init(&raw->got, 64 * MIB);

@@ -47,11 +47,11 @@ void rig_start_with(struct rig *rig, const struct grpc_server_config *config,
 		    const struct grpc_channel_config *channel);
 void rig_stop(struct rig *rig);
 /* Turns the loop until cond, at most 10 s. */
-#define RIG_UNTIL(rig, cond) \
-	do { \
-		int64_t rig_end = rig_now_ms() + 10000; \
-		while (!(cond) && rig_now_ms() < rig_end) \
-			rig_turn(rig); \
+#define RIG_UNTIL(rig, cond)                                   \
+	do {                                                   \
+		int64_t rig_end = rig_now_ms() + 10000;        \
+		while (!(cond) && rig_now_ms() < rig_end)      \
+			rig_turn(rig);                         \
 		cr_assert(cond, "not within 10 s: %s", #cond); \
 	} while (0)
 void rig_turn(struct rig *rig);

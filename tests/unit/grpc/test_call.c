@@ -104,8 +104,8 @@ Test(call, chat_answers_each_message_before_the_half_close)
 	rig_start(&rig);
 	struct header h = {SPAN("x-ask"), SPAN("back")};
 	struct headers metadata = {&h, 1};
-	struct grpc_call *call = grpc_channel_call(rig.channel, "/test.Echo/Chat", &metadata, -1, false,
-						   &got_ops, &got);
+	struct grpc_call *call =
+		grpc_channel_call(rig.channel, "/test.Echo/Chat", &metadata, -1, false, &got_ops, &got);
 	for (unsigned i = 0; i < 5; i++) {
 		grpc_call_send(call, SPAN("x"));
 		RIG_UNTIL(&rig, got.messages == i + 1);

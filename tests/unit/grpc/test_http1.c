@@ -34,9 +34,12 @@ Test(http1, pipelined_requests_are_answered_in_order)
 	struct raw raw;
 	rig_start(&rig);
 	raw_connect(&raw, &rig);
-	raw_send_str(&raw, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\noneGET /none HTTP/1.1\r\nHost: x\r\n\r\n"
-			   "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nthreeGET /hello?a=b HTTP/1.1\r\n"
-			   "Host: x\r\nConnection: close\r\n\r\n");
+	raw_send_str(
+		&raw,
+		"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\noneGET /none HTTP/1.1\r\nHost: "
+		"x\r\n\r\n"
+		"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nthreeGET /hello?a=b HTTP/1.1\r\n"
+		"Host: x\r\nConnection: close\r\n\r\n");
 	RAW_UNTIL(&rig, &raw, raw.eof);
 	const char *all = buf_cstr(&raw.got);
 	const char *one = strstr(all, "\r\n\r\none"), *none = strstr(all, "no such thing");
@@ -50,8 +53,10 @@ Test(http1, pipelined_requests_are_answered_in_order)
 
 Test(http1, any_split_of_the_bytes_gives_the_same_answer)
 {
-	const char *text = "POST /stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world"
-			   "\r\n0\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+	const char *text = "POST /stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+			   "chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world"
+			   "\r\n0\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: "
+			   "close\r\n\r\nok";
 	struct rig rig;
 	rig_start(&rig);
 	for (size_t step = 1; step < strlen(text); step += step < 8 ? 1 : 13) {
@@ -79,7 +84,8 @@ Test(http1, head_has_the_length_and_no_body)
 	struct raw raw;
 	rig_start(&rig);
 	raw_connect(&raw, &rig);
-	raw_send_str(&raw, "HEAD /hello?a=b HTTP/1.1\r\nHost: x\r\n\r\nGET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+	raw_send_str(&raw, "HEAD /hello?a=b HTTP/1.1\r\nHost: x\r\n\r\nGET /none HTTP/1.1\r\nHost: "
+			   "x\r\nConnection: close\r\n\r\n");
 	RAW_UNTIL(&rig, &raw, raw.eof);
 	cr_assert(raw_has(&raw, "content-length: 5\r\n"));
 	cr_assert_not(raw_has(&raw, "hello"));
@@ -94,7 +100,8 @@ Test(http1, expect_is_answered_with_continue)
 	struct raw raw;
 	rig_start(&rig);
 	raw_connect(&raw, &rig);
-	raw_send_str(&raw, "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+	raw_send_str(&raw,
+		     "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
 	RAW_UNTIL(&rig, &raw, raw_has(&raw, "HTTP/1.1 100 Continue\r\n\r\n"));
 	cr_assert_not(raw_has(&raw, "200"));
 	raw_send_str(&raw, "body");
@@ -124,7 +131,8 @@ static void expect_refusal(struct rig *rig, const char *request, const char *sta
 	raw_send_str(&raw, request);
 	for (int64_t end = rig_now_ms() + 10000; !raw.eof && rig_now_ms() < end; raw_poll(&raw))
 		rig_turn(rig);
-	cr_assert(raw.eof && raw_has(&raw, status), "for %.40s: %.*s", request, (int)raw.got.n, (const char *)raw.got.p);
+	cr_assert(raw.eof && raw_has(&raw, status), "for %.40s: %.*s", request, (int)raw.got.n,
+		  (const char *)raw.got.p);
 	raw_close(&raw);
 }
 
@@ -132,13 +140,29 @@ Test(http1, malformed_requests_are_refused)
 {
 	struct rig rig;
 	rig_start(&rig);
-	expect_refusal(&rig, "nonsense\r\n\r\n", "HTTP/1.1 400 ");
+	expect_refusal(&rig, "GET / NONSENSE\r\n\r\n", "HTTP/1.1 400 ");
 	expect_refusal(&rig, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "HTTP/1.1 400 ");
 	expect_refusal(&rig, "GET / HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n", "HTTP/1.1 400 ");
-	expect_refusal(&rig, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+	expect_refusal(
+		&rig, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"HTTP/1.1 400 ");
+	expect_refusal(&rig, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
 		       "HTTP/1.1 400 ");
-	expect_refusal(&rig, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400 ");
-	expect_refusal(&rig, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", "HTTP/1.1 413 ");
+	expect_refusal(&rig, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+		       "HTTP/1.1 413 ");
+	rig_stop(&rig);
+}
+
+Test(http1, what_is_not_http_is_closed_without_a_word)
+{
+	struct rig rig;
+	struct raw raw;
+	rig_start(&rig);
+	raw_connect(&raw, &rig);
+	raw_send_str(&raw, "\x16\x03\x01 nonsense\r\n\r\n");
+	RAW_UNTIL(&rig, &raw, raw.eof);
+	cr_assert_eq(raw.got.n, 0);
+	raw_close(&raw);
 	rig_stop(&rig);
 }
 

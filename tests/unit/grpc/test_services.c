@@ -120,7 +120,8 @@ static void on_checked(const struct grpc_result *result, struct span reply, void
 static struct checked check(struct service_rig *rig, struct span request)
 {
 	struct checked checked = {0};
-	grpc_channel_unary(rig->channel, "/grpc.health.v1.Health/Check", request, 5000, true, on_checked, &checked);
+	grpc_channel_unary(rig->channel, "/grpc.health.v1.Health/Check", request, 5000, true, on_checked,
+			   &checked);
 	turn_until(rig, &checked.done, 1);
 	return checked;
 }
@@ -164,7 +165,8 @@ static void watched_on_done(struct grpc_call *call, const struct grpc_result *re
 	w->code = result->code;
 }
 
-static const struct grpc_call_ops watched_ops = {.on_message = watched_on_message, .on_done = watched_on_done};
+static const struct grpc_call_ops watched_ops = {.on_message = watched_on_message,
+						 .on_done = watched_on_done};
 
 static void note_drained(void *arg)
 {
@@ -177,8 +179,8 @@ Test(services, health_watch_tells_every_change_and_ends_with_the_server)
 	struct watched w = {0};
 	unsigned drained = 0;
 	service_rig_start(&rig);
-	struct grpc_call *call = grpc_channel_call(rig.channel, "/grpc.health.v1.Health/Watch", NULL, -1, true,
-						   &watched_ops, &w);
+	struct grpc_call *call = grpc_channel_call(rig.channel, "/grpc.health.v1.Health/Watch", NULL, -1,
+						   true, &watched_ops, &w);
 	grpc_call_send(call, SPAN("\x0a\x01x"));
 	grpc_call_half_close(call);
 	turn_until(&rig, &w.n, 1);
@@ -245,8 +247,9 @@ static void reflect(struct service_rig *rig, struct grpc_call *call, struct refl
 
 static void expect_files(const struct reflected *r, size_t n, const char *first, const char *second)
 {
-	cr_assert_eq(r->last->message_response_case,
-		     GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE);
+	cr_assert_eq(
+		r->last->message_response_case,
+		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE);
 	const Grpc__Reflection__V1__FileDescriptorResponse *files = r->last->file_descriptor_response;
 	cr_assert_eq(files->n_file_descriptor_proto, n);
 	cr_assert(n < 1 || bytes_are(files->file_descriptor_proto[0], first));
@@ -255,8 +258,9 @@ static void expect_files(const struct reflected *r, size_t n, const char *first,
 
 static void expect_list(const struct reflected *r, const char *own)
 {
-	cr_assert_eq(r->last->message_response_case,
-		     GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE);
+	cr_assert_eq(
+		r->last->message_response_case,
+		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE);
 	const Grpc__Reflection__V1__ListServiceResponse *list = r->last->list_services_response;
 	cr_assert_eq(list->n_service, 3);
 	cr_assert(bytes_are(list->service[0]->name, own));
@@ -277,7 +281,9 @@ static void reflection_conversation(const char *name, const char *path)
 	cr_assert(bytes_are(r.last->original_request->list_services, "*"));
 	reflect(&rig, call, &r, SPAN("\x22\x06shop.B"));
 	expect_files(&r, 2, "bytes of b", "bytes of a");
-	reflect(&rig, call, &r, SPAN("\x1a\x07" "b.proto"));
+	reflect(&rig, call, &r,
+		SPAN("\x1a\x07"
+		     "b.proto"));
 	expect_files(&r, 1, "bytes of b", NULL); /* its dependency was sent before */
 	reflect(&rig, call, &r, SPAN("\x1a\x07z.proto"));
 	expect_files(&r, 0, NULL, NULL);
