@@ -5,6 +5,8 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
+#include "tests/unit/scale.h"
+
 static struct span key_of(int i, char buf[32])
 {
 	return span_of(buf, (size_t)snprintf(buf, 32, "stream|%d", i));
@@ -61,7 +63,7 @@ Test(map, agrees_with_an_array_over_random_work)
 	map_init(&m);
 	unsigned int random = 1;
 	size_t count = 0;
-	for (int step = 0; step < 100000; step++) {
+	for (size_t step = 0, steps = test_scaled(100000); step < steps; step++) {
 		random = random * 1664525 + 1013904223;
 		int i = (int)(random >> 8) % KEYS;
 		struct span key = key_of(i, buf);
