@@ -10,6 +10,7 @@
 
 #define TABLE_MAGIC 0x456e5462u
 #define SLOT_MAGIC 0x456e536cu
+#define LOAD_AGAIN_MS 100
 
 struct entities {
 	uint32_t magic;
@@ -23,12 +24,17 @@ struct entities {
 	void *drained_arg;
 };
 
-/* A load that is under way; it may outlive its slot until the client has ended it. */
+/* A load that is under way. The client's read may outlive the interest in it. */
 struct slot_load {
-	struct slot *slot; /* NULL: cancelled */
-	struct client_read *read;
+	struct slot *slot;        /* NULL: cancelled */
+	struct client_read *read; /* NULL: it is to be tried again */
+	struct loop_timer *timer;
+	struct mono_time began;
 	uint64_t sequence;
-	bool held;
+	bool held;       /* the function's stream is full */
+	bool progressed; /* something came since the timer was set */
+	bool any;        /* a record has come: it cannot begin anew */
+	bool given_up;   /* the journal stopped in the middle */
 };
 
 /* One active entity: a machine and what it was given. */
@@ -81,6 +87,12 @@ static void slot_drop_call(struct slot *s)
 	grpc_call_cancel(call);
 }
 
+static void load_free(struct slot_load *load)
+{
+	loop_timer_free(load->timer);
+	mem_free(load);
+}
+
 static void slot_drop_load(struct slot *s)
 {
 	struct slot_load *load = s->load;
@@ -88,7 +100,10 @@ static void slot_drop_load(struct slot *s)
 	if (!load)
 		return;
 	load->slot = NULL;
-	client_read_cancel(load->read); /* load_on_done() follows */
+	if (load->read)
+		client_read_cancel(load->read); /* load_on_done() follows and frees */
+	else
+		load_free(load);
 }
 
 static void slot_leave_map(struct slot *s)
@@ -225,6 +240,7 @@ static void load_on_record(struct client_read *r, const struct record_view *reco
 	(void)r;
 	if (!s)
 		return;
+	load->progressed = load->any = true;
 	enter(s);
 	s->machine->ops->on_record(s->machine, record);
 	leave(s);
@@ -234,6 +250,7 @@ static void load_on_page(struct client_read *r, const struct client_page *page, 
 {
 	struct slot_load *load = arg;
 	(void)r;
+	load->progressed = true;
 	if (page->end)
 		load->sequence = page->sequence;
 }
@@ -247,31 +264,76 @@ static struct client_error journal_error(const struct client_error *error)
 	return e;
 }
 
-static void load_on_done(struct client_read *r, const struct client_error *error, void *arg)
-{
-	struct slot_load *load = arg;
-	struct slot *s = load->slot;
-	uint64_t sequence = load->sequence;
-	(void)r;
-	mem_free(load);
-	if (!s)
-		return;
-	s->load = NULL;
-	enter(s);
-	if (error->code == GRPC_OK) {
-		s->machine->ops->on_loaded(s->machine, sequence);
-	} else {
-		struct client_error e = journal_error(error);
-		s->machine->ops->on_load_failed(s->machine, &e);
-	}
-	leave(s);
-}
-
+static void load_on_done(struct client_read *r, const struct client_error *error, void *arg);
 static const struct client_read_ops load_ops = {
 	.on_record = load_on_record,
 	.on_page = load_on_page,
 	.on_done = load_on_done,
 };
+
+static void load_begin(struct slot_load *load)
+{
+	struct slot *s = load->slot;
+	load->progressed = false;
+	load->read = client_load(s->table->config.journal,
+				 &(struct client_load){.stream = span_str(s->stream)}, &load_ops, load);
+	loop_timer_set(load->timer, s->table->config.load_timeout_ms);
+}
+
+/* While nothing was replayed yet, a journal that is away for a moment (a restart) is tried again. */
+static bool load_again(struct slot_load *load, const struct client_error *error)
+{
+	struct entities *t = load->slot->table;
+	int64_t waited_us = mono_since_us(clock_mono(t->config.clock), load->began);
+	if (!error->unreachable || load->any || load->given_up ||
+	    waited_us >= t->config.load_timeout_ms * 1000)
+		return false;
+	load->read = NULL;
+	loop_timer_set(load->timer, LOAD_AGAIN_MS);
+	return true;
+}
+
+static void load_on_done(struct client_read *r, const struct client_error *error, void *arg)
+{
+	struct slot_load *load = arg;
+	struct slot *s = load->slot;
+	struct client_error e = journal_error(error);
+	(void)r;
+	if (s && load_again(load, error))
+		return;
+	uint64_t sequence = load->sequence;
+	if (load->given_up)
+		e = (struct client_error){.code = GRPC_UNAVAILABLE,
+					  .text = SPAN("the journal does not answer"),
+					  .unreachable = true};
+	load_free(load);
+	if (!s)
+		return;
+	s->load = NULL;
+	enter(s);
+	if (e.code == GRPC_OK)
+		s->machine->ops->on_loaded(s->machine, sequence);
+	else
+		s->machine->ops->on_load_failed(s->machine, &e);
+	leave(s);
+}
+
+/* Either it is time to try again, or to see whether the journal still sends. */
+static void load_on_timer(void *arg)
+{
+	struct slot_load *load = arg;
+	if (!load->slot)
+		return;
+	if (!load->read) {
+		load_begin(load);
+	} else if (load->progressed || load->held) {
+		load->progressed = false;
+		loop_timer_set(load->timer, load->slot->table->config.load_timeout_ms);
+	} else {
+		load->given_up = true;
+		client_read_cancel(load->read);
+	}
+}
 
 static void host_load(void *host)
 {
@@ -279,10 +341,9 @@ static void host_load(void *host)
 	must(!s->load);
 	s->load = mem_xalloc(sizeof *s->load);
 	s->load->slot = s;
-	s->load->read = client_load(s->table->config.journal,
-				    &(struct client_load){.stream = span_str(s->stream),
-							  .deadline_ms = s->table->config.load_timeout_ms},
-				    &load_ops, s->load);
+	s->load->began = clock_mono(s->table->config.clock);
+	s->load->timer = loop_timer_new(s->table->config.loop, load_on_timer, s->load);
+	load_begin(s->load);
 }
 
 static void host_load_cancel(void *host)
@@ -463,7 +524,8 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 				       .stream = span_str(s->stream),
 				       .passivation_ms = service->passivation_ms,
 				       .command_timeout_ms = t->config.command_timeout_ms,
-				       .close_grace_ms = t->config.close_grace_ms};
+				       .close_grace_ms = t->config.close_grace_ms,
+				       .reply_max_bytes = t->config.reply_max_bytes};
 	s->machine = service->kind->create(&config);
 	map_put(&t->by_name, key, s);
 	s->in_map = true;

@@ -71,6 +71,7 @@ struct entity_config {
 	const struct clock *clock;
 	struct span service, entity_id, stream; /* copied by the machine's creator: live as long as it */
 	int64_t passivation_ms, command_timeout_ms, close_grace_ms;
+	size_t reply_max_bytes; /* of one message of the function */
 };
 
 /* How the function's stream ended. */

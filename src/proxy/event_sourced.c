@@ -30,8 +30,8 @@
 #include "proxy/wire.h"
 
 #define MAGIC 0x45765372u
-/* What unpacking a reply may need besides its own bytes: many small events have many small structs. */
-#define REPLY_ARENA_BYTES (4 * LIMIT_FUNCTION_MESSAGE_BYTES)
+/* What unpacking a reply may need, in times its own bytes: many small events have many small structs. */
+#define REPLY_ARENA_FACTOR 4
 /* What an encoded record has besides its data, type and stream name (fixed fields, salt, CRC, tags). */
 #define RECORD_OVERHEAD_BYTES ((size_t)256)
 
@@ -134,19 +134,20 @@ static void drop_reply(struct event_sourced *es)
 	es->reply = NULL;
 }
 
-/* --- messages to the function -------------------------------------------------------------------- */
+/* --- messages to the function; false: out of memory ------------------------------------- */
 
-static void send(struct event_sourced *es, const stream_in *message)
+static bool send(struct event_sourced *es, const stream_in *message)
 {
 	struct buf out;
-	/* An init, event or command holds at most what the journal or a front took. */
-	buf_init(&out, 2 * LIMIT_FUNCTION_MESSAGE_BYTES);
-	must(wire_pack(&message->base, &out));
-	es->config.host->send(es->config.host_arg, buf_span(&out));
+	buf_init(&out, SIZE_MAX / 2); /* what it holds has passed the limits of the journal or of a front */
+	bool packed = wire_pack(&message->base, &out);
+	if (packed)
+		es->config.host->send(es->config.host_arg, buf_span(&out));
 	buf_release(&out);
+	return packed;
 }
 
-static void send_init(struct event_sourced *es, const struct record_view *snapshot)
+static bool send_init(struct event_sourced *es, const struct record_view *snapshot)
 {
 	stream_in in = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__INIT;
 	Cloudstate__Eventsourced__EventSourcedInit init = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_INIT__INIT;
@@ -171,10 +172,10 @@ static void send_init(struct event_sourced *es, const struct record_view *snapsh
 	}
 	in.message_case = IN(INIT);
 	in.init = &init;
-	send(es, &in);
+	return send(es, &in);
 }
 
-static void send_event(struct event_sourced *es, const struct record_view *record)
+static bool send_event(struct event_sourced *es, const struct record_view *record)
 {
 	stream_in in = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__INIT;
 	Cloudstate__Eventsourced__EventSourcedEvent event =
@@ -186,10 +187,10 @@ static void send_event(struct event_sourced *es, const struct record_view *recor
 	event.payload = &payload;
 	in.message_case = IN(EVENT);
 	in.event = &event;
-	send(es, &in);
+	return send(es, &in);
 }
 
-static void send_command(struct event_sourced *es)
+static bool send_command(struct event_sourced *es)
 {
 	stream_in in = CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__INIT;
 	Cloudstate__Command command = CLOUDSTATE__COMMAND__INIT;
@@ -202,7 +203,7 @@ static void send_command(struct event_sourced *es)
 	command.payload = &payload;
 	in.message_case = IN(COMMAND);
 	in.command = &command;
-	send(es, &in);
+	return send(es, &in);
 }
 
 /* --- the stream's life --------------------------------------------------------------------------- */
@@ -285,8 +286,12 @@ static void go_on(struct event_sourced *es)
 		es->waiting_count--;
 		es->current = CONTAINER_OF(n, struct entity_command, node);
 		es->state = BUSY;
-		send_command(es);
 		set_deadline(es, es->config.command_timeout_ms);
+		if (!send_command(es)) {
+			refuse_current(es, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory for the command"),
+				       false);
+			reset_stream(es);
+		}
 	} else if (es->retire) {
 		close_stream(es, false);
 	} else {
@@ -334,10 +339,13 @@ static void on_record(struct entity *e, const struct record_view *record)
 	bool snapshot = record->kind == RECORD_SNAPSHOT;
 	if ((!snapshot && record->kind != RECORD_EVENT) || !check_record(es, record))
 		return;
-	if (!es->init_sent)
-		send_init(es, snapshot ? record : NULL);
-	if (!snapshot && !plant("restart-without-replay"))
-		send_event(es, record);
+	bool sent = es->init_sent || send_init(es, snapshot ? record : NULL);
+	if (sent && !snapshot && !plant("restart-without-replay"))
+		sent = send_event(es, record);
+	if (!sent) {
+		es->config.host->load_cancel(es->config.host_arg);
+		load_refused(es, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory for the replay"));
+	}
 }
 
 static void on_loaded(struct entity *e, uint64_t sequence)
@@ -345,8 +353,10 @@ static void on_loaded(struct entity *e, uint64_t sequence)
 	struct event_sourced *es = machine(e);
 	must(es->state == LOADING);
 	es->sequence = sequence;
-	if (!es->init_sent)
-		send_init(es, NULL);
+	if (!es->init_sent && !send_init(es, NULL)) {
+		load_refused(es, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory"));
+		return;
+	}
 	es->state = READY;
 	go_on(es);
 }
@@ -365,7 +375,7 @@ static void finish_command(struct event_sourced *es)
 				       .effects = es->reply->side_effects,
 				       .effect_count = es->reply->n_side_effects};
 	struct entity_command *c = es->current;
-	arena_init(&es->arena, REPLY_ARENA_BYTES);
+	arena_init(&es->arena, es->config.reply_max_bytes * REPLY_ARENA_FACTOR);
 	es->current = NULL;
 	es->reply = NULL;
 	es->config.host->answer(es->config.host_arg, c, &answer);
@@ -404,38 +414,39 @@ static void on_appended(struct entity *e, const struct client_error *error, uint
 
 static bool fits_record(const struct event_sourced *es, const Google__Protobuf__Any *any)
 {
-	return any->type_url.len <= LIMIT_TYPE_BYTES &&
+	return any->type_url.len > 0 && any->type_url.len <= LIMIT_TYPE_BYTES &&
 	       any->value.len + any->type_url.len + es->config.stream.n + RECORD_OVERHEAD_BYTES <=
 		       LIMIT_RECORD_BYTES;
 }
 
-/* Why the reply's events cannot be one append; NULL: they can. */
-static const char *refuse_events(struct event_sourced *es, const es_reply *reply)
+/* Can the reply's events be one append? If not, text says why. */
+static bool check_events(const struct event_sourced *es, const es_reply *reply, char text[ERR_TEXT_MAX])
 {
-	size_t bytes = 0;
-	if (reply->n_events > LIMIT_APPEND_RECORDS - 1)
-		return arena_printf(&es->arena,
-				    "the reply has %zu events, the journal takes at most %zu at once",
-				    reply->n_events, LIMIT_APPEND_RECORDS - 1);
+	size_t bytes = 0, events_max = LIMIT_APPEND_RECORDS - 1;
+	size_t bytes_max = LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES; /* the rest may be the snapshot's */
+	if (reply->n_events > events_max) {
+		snprintf(text, ERR_TEXT_MAX,
+			 "the reply has %zu events, the journal takes at most %zu at once", reply->n_events,
+			 events_max);
+		return false;
+	}
 	for (size_t i = 0; i < reply->n_events; i++) {
 		const Google__Protobuf__Any *event = reply->events[i];
-		if (!fits_record(es, event))
-			return arena_printf(
-				&es->arena,
-				"event %zu of the reply has %zu bytes and a type of %zu, above the "
-				"journal's limit of %zu for a record and %zu for its type",
-				i + 1, event->value.len, event->type_url.len, LIMIT_RECORD_BYTES,
-				LIMIT_TYPE_BYTES);
-		if (!event->type_url.len)
-			return arena_printf(&es->arena, "event %zu of the reply has no type_url", i + 1);
+		if (!fits_record(es, event)) {
+			snprintf(text, ERR_TEXT_MAX,
+				 "event %zu of the reply has %zu bytes and a type of %zu; the journal takes "
+				 "records of at most %zu with a type of 1 to %zu",
+				 i + 1, event->value.len, event->type_url.len, LIMIT_RECORD_BYTES,
+				 LIMIT_TYPE_BYTES);
+			return false;
+		}
 		bytes += event->value.len + event->type_url.len + es->config.stream.n + RECORD_OVERHEAD_BYTES;
 	}
-	if (bytes > LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES)
-		return arena_printf(&es->arena,
-				    "the reply's events have %zu bytes in sum, the journal takes at "
-				    "most %zu at once",
-				    bytes, LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES);
-	return NULL;
+	if (bytes > bytes_max)
+		snprintf(text, ERR_TEXT_MAX,
+			 "the reply's events have %zu bytes, the journal takes at most %zu at once", bytes,
+			 bytes_max);
+	return bytes <= bytes_max;
 }
 
 static void set_record(struct event_sourced *es, struct client_record *r, const Google__Protobuf__Any *any)
@@ -450,9 +461,9 @@ static void append_events(struct event_sourced *es)
 {
 	const es_reply *reply = es->reply;
 	const Google__Protobuf__Any *snapshot = reply->snapshot;
+	char why[ERR_TEXT_MAX] = "out of memory for the reply's events";
 	struct client_record *records = arena_alloc(&es->arena, (reply->n_events + 1) * sizeof *records);
-	const char *why = records ? refuse_events(es, reply) : "out of memory for the reply's events";
-	if (why) {
+	if (!records || !check_events(es, reply, why)) {
 		report(es, "%s", why);
 		refuse_current(es, GRPC_RESOURCE_EXHAUSTED, span_str(why), false);
 		close_stream(es, true);
@@ -465,7 +476,7 @@ static void append_events(struct event_sourced *es)
 		records[0] = records[1];
 		records[1] = first;
 	}
-	if (snapshot && (!fits_record(es, snapshot) || !snapshot->type_url.len)) {
+	if (snapshot && !fits_record(es, snapshot)) {
 		report(es,
 		       "the snapshot has %zu bytes, above the journal's limit of %zu for a record, or no "
 		       "type_url: it is dropped, the events are kept",
@@ -524,7 +535,7 @@ static void on_message(struct entity *e, struct span message)
 	/* In APPENDING the arena holds the reply that is being kept; whatever comes now is a fault. */
 	struct arena spare;
 	struct arena *a = es->state == APPENDING ? &spare : &es->arena;
-	arena_init(a, REPLY_ARENA_BYTES);
+	arena_init(a, es->config.reply_max_bytes * REPLY_ARENA_FACTOR);
 	stream_out *out = (stream_out *)(void *)grpc_unpack(
 		&cloudstate__eventsourced__event_sourced_stream_out__descriptor, a, message);
 	if (out && out->message_case == OUT(REPLY)) {
@@ -642,7 +653,7 @@ static struct entity *create(const struct entity_config *config)
 	es->base.magic = MAGIC;
 	es->config = *config;
 	list_init(&es->waiting);
-	arena_init(&es->arena, REPLY_ARENA_BYTES);
+	arena_init(&es->arena, es->config.reply_max_bytes * REPLY_ARENA_FACTOR);
 	return &es->base;
 }
 

@@ -189,7 +189,8 @@ static struct router *new_router(struct proxy *p)
 						    .append_timeout_ms = c->append_timeout_ms,
 						    .close_grace_ms = c->close_grace_ms,
 						    .max_entities = (size_t)c->max_entities,
-						    .max_waiting = (size_t)c->max_waiting},
+						    .max_waiting = (size_t)c->max_waiting,
+						    .reply_max_bytes = (size_t)c->function_message_max_bytes},
 				       .report = report,
 				       .report_arg = p};
 	return router_new(&config);

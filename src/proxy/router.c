@@ -140,12 +140,14 @@ static struct command *command_new(struct router *r, const struct spec_method *m
 	c->began = clock_mono(r->config.clock);
 	c->sink = sink;
 	c->sink_arg = sink_arg;
-	c->payload = mem_xalloc(payload->value.n + payload->type_url.n + 1);
+	c->entity.name = method->pb->name;
+	c->payload = mem_try_alloc(payload->value.n + payload->type_url.n + 1);
+	if (!c->payload) /* begin() tells */
+		return c;
 	if (payload->value.n)
 		memcpy(c->payload, payload->value.p, payload->value.n);
 	if (payload->type_url.n)
 		memcpy(c->payload + payload->value.n, payload->type_url.p, payload->type_url.n);
-	c->entity.name = method->pb->name;
 	c->entity.payload.value = span_of(c->payload, payload->value.n);
 	c->entity.payload.type_url = span_of(c->payload + payload->value.n, payload->type_url.n);
 	return c;
@@ -167,6 +169,10 @@ static void begin(struct command *c)
 {
 	struct router *r = c->router;
 	struct err err = {0};
+	if (!c->payload) {
+		end_later(c, GRPC_RESOURCE_EXHAUSTED, "out of memory for the command");
+		return;
+	}
 	if (entities_command(r->entities, c, &err)) {
 		end_later(c, err.code == ERR_LIMIT ? GRPC_RESOURCE_EXHAUSTED : grpc_code_of(err.code),
 			  err.text);

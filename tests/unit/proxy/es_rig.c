@@ -181,15 +181,17 @@ void rig_init(struct rig *r)
 	r->now_us = 1000000;
 	r->clock = (struct clock){mono_now, wall_now, r};
 	buf_init(&r->log, MIB);
-	r->e = entity_event_sourced.create(&(struct entity_config){.host = &host_ops,
-								   .host_arg = r,
-								   .clock = &r->clock,
-								   .service = SPAN("shop.Cart"),
-								   .entity_id = SPAN("one"),
-								   .stream = SPAN("cart|one"),
-								   .passivation_ms = RIG_PASSIVATION_MS,
-								   .command_timeout_ms = RIG_TIMEOUT_MS,
-								   .close_grace_ms = RIG_GRACE_MS});
+	r->e = entity_event_sourced.create(
+		&(struct entity_config){.host = &host_ops,
+					.host_arg = r,
+					.clock = &r->clock,
+					.service = SPAN("shop.Cart"),
+					.entity_id = SPAN("one"),
+					.stream = SPAN("cart|one"),
+					.passivation_ms = RIG_PASSIVATION_MS,
+					.command_timeout_ms = RIG_TIMEOUT_MS,
+					.close_grace_ms = RIG_GRACE_MS,
+					.reply_max_bytes = LIMIT_FUNCTION_MESSAGE_BYTES});
 }
 
 void rig_release(struct rig *r)

@@ -198,9 +198,8 @@ Test(event_sourced, fails_a_command_whose_event_is_too_large_and_restarts)
 	rig_start(R);
 	rig_reply(R, 1, "ok", EVENTS("x", large), NULL);
 	rig_expect(R, "report shop.Cart entity [one]: event 2 of the reply has 3145728 byt; "
-		      "refuse a RESOURCE_EXHAUSTED event 2 of the reply has 3145728 bytes and a type of 1, "
-		      "above the "
-		      "journal's limit of 3145728 for a record and 256 for its type; half-close");
+		      "refuse a RESOURCE_EXHAUSTED event 2 of the reply has 3145728 bytes and a type of 1; "
+		      "the journal takes records of at most 3145728 with a type of 1 to 256; half-close");
 	mem_free(large);
 	rig_end(R, GRPC_OK, false);
 	rig_expect(R, "load");
