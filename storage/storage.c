@@ -9,9 +9,11 @@
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "base/must.h"
+#include "storage/file/backend.h"
 #include "storage/memory/memory.h"
 
 static const struct storage_ops *const backends[] = {
+	&storage_file,
 	&storage_memory,
 };
 

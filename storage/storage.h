@@ -98,7 +98,9 @@ struct storage_query {
 struct storage_page {
 	size_t records;
 	bool end;	      /* nothing more in this direction (below below_position) */
-	uint64_t next;	      /* where to go on, a position (query.by_sequence = false) */
+	/* Where to go on, a position (query.by_sequence = false). At the end of a forward read: the bound it
+	 * went up to, or from where it began if that is above. */
+	uint64_t next;
 };
 
 struct storage_stream_info {
@@ -141,7 +143,8 @@ typedef void storage_reader_close_fn(struct storage_reader *r);
 /* Appends to *out; out's maximum must allow max_bytes and one record more. ERR_CORRUPT names the place. */
 typedef enum err_code storage_read_fn(struct storage_reader *r, const struct storage_query *q,
 				      struct buf *out, struct storage_page *ret, struct err *err);
-/* The newest snapshot of the stream with sequence <= at_sequence, below the position, appended to *out.
+/* The newest snapshot of the stream with sequence <= at_sequence (each names a sequence that is not less
+ * than that of the one before), below the position, appended to *out.
  * ERR_NOT_FOUND (err untouched) if there is none. */
 typedef enum err_code storage_snapshot_fn(struct storage_reader *r, struct span stream,
 					  uint64_t at_sequence, uint64_t below_position,

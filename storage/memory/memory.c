@@ -575,7 +575,8 @@ static enum err_code memory_read(struct storage_reader *r, const struct storage_
 	struct walk w = walk_of(m, q);
 	if (w.nothing) {
 		page.end = true;
-		page.next = q->backward ? 0 : w.below;
+		bool beyond = !q->by_sequence && q->from > w.below;
+		page.next = q->backward ? 0 : beyond ? q->from : w.below;
 	} else {
 		code = read_walk(m, q, &w, out, &page);
 	}

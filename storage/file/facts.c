@@ -1,0 +1,359 @@
+/* Facts about streams and ids: what the sequencer decides by, and what lists and statistics show.
+ *
+ * A fact is the index's as of one moment plus what the tables of newest records add. The tables are
+ * looked at first: what moves in between is then in both, and a table that the index has got is left
+ * out by its first position. So nothing is missed or counted twice. */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/must.h"
+#include "storage/file/file.h"
+
+/* What one table adds to a stream. */
+struct part {
+	uint64_t table_first;
+	uint64_t records, sequence, first_position, last_position;
+};
+
+static struct part part_of(const struct recent *table, struct span name)
+{
+	const struct recent_list *list = table ? file_recent_stream(table, name) : NULL;
+	if (!list)
+		return (struct part){0};
+	return (struct part){table->first, list->n, list->sequence, entry_position(list->entries[0]),
+			     entry_position(list->entries[list->n - 1])};
+}
+
+enum err_code file_stream_get(struct file_store *s, struct index_view *view, struct span name,
+			      struct file_stream *ret, struct err *err)
+{
+	struct part parts[2];
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	parts[0] = part_of(s->moving, name);
+	parts[1] = part_of(s->filling, name);
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+
+	struct file_stream stream = {0};
+	uint64_t below = 0, number = 0;
+	if (view) {
+		struct index_fact fact = {0};
+		enum err_code code = file_index_view_begin(view, err);
+		if (code)
+			return code;
+		below = file_index_view_below(view);
+		code = file_index_number(view, INDEX_STREAM, name, &number, err);
+		if (!code)
+			code = file_index_fact(view, number, &fact, err);
+		file_index_view_end(view);
+		if (code && code != ERR_NOT_FOUND)
+			return code;
+		if (!code)
+			stream = (struct file_stream){true, fact.sequence, fact.records, number,
+						      fact.last_position};
+	}
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+		const struct part *part = &parts[i];
+		if (part->records == 0 || part->table_first < below)
+			continue;
+		if (!stream.exists)
+			stream.first_position = part->first_position;
+		stream.exists = true;
+		stream.records += part->records;
+		if (part->sequence)
+			stream.sequence = part->sequence;
+		stream.last_position = part->last_position;
+	}
+	*ret = stream;
+	return ERR_OK;
+}
+
+/* --- the facts of the streams used last ------------------------------------------------------------------
+ */
+
+static void free_fact(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	mem_free(value);
+}
+
+static void facts_drop(struct map *map)
+{
+	map_each(map, free_fact, NULL);
+	map_release(map);
+}
+
+void file_facts_release(struct file_store *s)
+{
+	facts_drop(&s->facts[0]);
+	facts_drop(&s->facts[1]);
+}
+
+static void fact_put(struct file_store *s, struct span name, struct file_fact *fact)
+{
+	if (s->facts[0].count >= LIMIT_FILE_FACTS / 2) {
+		facts_drop(&s->facts[1]);
+		s->facts[1] = s->facts[0];
+		map_init(&s->facts[0]);
+	}
+	must(map_put(&s->facts[0], name, fact) == NULL);
+}
+
+static struct file_fact *fact_get(struct file_store *s, struct span name)
+{
+	struct file_fact *fact = map_get(&s->facts[0], name);
+	if (fact)
+		return fact;
+	fact = map_remove(&s->facts[1], name);
+	if (fact)
+		fact_put(s, name, fact);
+	return fact;
+}
+
+void file_facts_update(struct file_store *s, const struct storage_record *record)
+{
+	struct file_fact *fact = fact_get(s, record->stream);
+	if (!fact)
+		return; /* looked up by nobody: the next look-up finds it */
+	fact->records++;
+	if (record_kind_takes_sequence(record->kind))
+		fact->sequence = record->sequence;
+}
+
+static enum err_code lookup_stream(struct file_store *s, struct storage_stream_fact *ret, struct err *err)
+{
+	struct file_fact *fact = fact_get(s, ret->name);
+	if (!fact) {
+		struct file_stream stream;
+		enum err_code code = file_stream_get(s, s->view, ret->name, &stream, err);
+		if (code)
+			return code;
+		fact = mem_xalloc(sizeof(*fact));
+		*fact = (struct file_fact){stream.sequence, stream.records};
+		fact_put(s, ret->name, fact);
+	}
+	ret->exists = fact->records > 0;
+	ret->sequence = fact->sequence;
+	ret->live_records = fact->records;
+	return ERR_OK;
+}
+
+/* Everything about an id but where it is stands in the record itself. */
+static enum err_code fill_id(struct file_store *s, struct storage_id_fact *fact, uint64_t position,
+			     struct arena *a, struct err *err)
+{
+	struct window_record found;
+	struct record_view record;
+	enum err_code code = file_fetch(&s->window, position, &found, err);
+	if (!code)
+		code = record_decode_trusted(found.entry, &record, err);
+	if (code)
+		return code;
+	if (!span_eq(record.id, span_of(fact->id, RECORD_ID_BYTES)))
+		return file_segment_corrupt(&s->segments, s->window.segment, found.offset,
+					    "the record has another id than the index says", err);
+	fact->stream = arena_dup(a, record.stream);
+	if (!fact->stream.p)
+		return err_set(err, ERR_LIMIT, "no room for the answer of a look-up");
+	fact->exists = true;
+	fact->position = position;
+	fact->sequence = record.sequence;
+	fact->commit_time = record.commit_time;
+	fact->kind = record.kind;
+	fact->last_of_append = record.last_of_append;
+	return ERR_OK;
+}
+
+/* Positions of ids that the tables have; UINT64_MAX for the others. */
+static size_t ids_in_tables(struct file_store *s, const struct storage_id_fact *ids, size_t count,
+			    uint64_t *positions)
+{
+	size_t missing = 0;
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	for (size_t i = 0; i < count; i++) {
+		positions[i] = UINT64_MAX;
+		if (!file_recent_id(s->filling, ids[i].id, &positions[i]) &&
+		    !(s->moving && file_recent_id(s->moving, ids[i].id, &positions[i])))
+			missing++;
+	}
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	return missing;
+}
+
+static enum err_code ids_in_index(struct file_store *s, const struct storage_id_fact *ids, size_t count,
+				  uint64_t *positions, struct err *err)
+{
+	enum err_code code = file_index_view_begin(s->view, err);
+	if (code)
+		return code;
+	for (size_t i = 0; i < count && !code; i++) {
+		if (positions[i] != UINT64_MAX)
+			continue;
+		code = file_index_id(s->view, ids[i].id, &positions[i], err);
+		if (code == ERR_NOT_FOUND)
+			code = ERR_OK;
+	}
+	file_index_view_end(s->view);
+	return code;
+}
+
+static enum err_code lookup_ids(struct file_store *s, struct storage_id_fact *ids, size_t count,
+				struct arena *a, struct err *err)
+{
+	uint64_t *positions = arena_alloc(a, count * sizeof(*positions) + 1);
+	if (!positions)
+		return err_set(err, ERR_LIMIT, "no room for a look-up of %zu ids", count);
+	enum err_code code = ERR_OK;
+	if (ids_in_tables(s, ids, count, positions) > 0 && s->view)
+		code = ids_in_index(s, ids, count, positions, err);
+	for (size_t i = 0; i < count && !code; i++) {
+		ids[i].exists = false;
+		if (positions[i] != UINT64_MAX)
+			code = fill_id(s, &ids[i], positions[i], a, err);
+	}
+	return code;
+}
+
+enum err_code file_lookup(struct storage *storage, struct storage_stream_fact *streams, size_t stream_count,
+			  struct storage_id_fact *ids, size_t id_count, struct arena *a, uint64_t *ret_head,
+			  struct err *err)
+{
+	struct file_store *s = file_store_of(storage);
+	enum err_code code = ERR_OK;
+	for (size_t i = 0; i < stream_count && !code; i++)
+		code = lookup_stream(s, &streams[i], err);
+	if (!code && id_count > 0)
+		code = lookup_ids(s, ids, id_count, a, err);
+	if (!code)
+		*ret_head = atomic_load(&s->head);
+	return code;
+}
+
+/* --- lists ------------------------------------------------------------------------------------------------
+ */
+
+static int span_order(const void *a, const void *b)
+{
+	return span_cmp(*(const struct span *)a, *(const struct span *)b);
+}
+
+static size_t count_lists(const struct recent *table)
+{
+	size_t n = 0;
+	for (const struct recent_list *it = table ? table->stream_list : NULL; it; it = it->next)
+		n++;
+	return n;
+}
+
+static size_t matching(const struct recent *table, struct span prefix, struct span after, struct span *ret)
+{
+	size_t n = 0;
+	for (const struct recent_list *it = table ? table->stream_list : NULL; it; it = it->next)
+		if (span_starts(it->name, prefix) && span_cmp(it->name, after) > 0)
+			ret[n++] = it->name;
+	return n;
+}
+
+/* The first names in the tables, sorted, each once, copied. */
+static enum err_code names_in_tables(struct file_store *s, struct span prefix, struct span after, size_t max,
+				     struct arena *a, struct span *ret, size_t *ret_n, struct err *err)
+{
+	enum err_code code = ERR_OK;
+	size_t have = 0;
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	struct span *names =
+		mem_xalloc((count_lists(s->moving) + count_lists(s->filling) + 1) * sizeof(*names));
+	size_t n = matching(s->moving, prefix, after, names);
+	n += matching(s->filling, prefix, after, names + n);
+	qsort(names, n, sizeof(*names), span_order);
+	for (size_t i = 0; i < n && have < max && !code; i++) {
+		if (i > 0 && span_eq(names[i], names[i - 1]))
+			continue;
+		ret[have] = arena_dup(a, names[i]);
+		if (!ret[have++].p)
+			code = err_set(err, ERR_LIMIT, "no room for the names of %zu streams", have);
+	}
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	mem_free(names);
+	*ret_n = have;
+	return code;
+}
+
+static enum err_code names_in_index(struct index_view *view, struct span prefix, struct span after,
+				    size_t max, struct arena *a, struct index_name *ret, size_t *ret_n,
+				    struct err *err)
+{
+	*ret_n = 0;
+	if (!view)
+		return ERR_OK;
+	enum err_code code = file_index_view_begin(view, err);
+	if (code)
+		return code;
+	code = file_index_names(view, prefix, after, max, a, ret, ret_n, err);
+	file_index_view_end(view);
+	return code;
+}
+
+static enum err_code stream_info(struct file_reader *reader, struct span name,
+				 struct storage_stream_info *ret, bool *ret_exists, struct err *err)
+{
+	struct file_stream stream;
+	enum err_code code = file_stream_get(reader->store, reader->view, name, &stream, err);
+	if (code)
+		return code;
+	*ret_exists = stream.exists;
+	if (stream.exists)
+		*ret = (struct storage_stream_info){name, stream.sequence, stream.records,
+						    stream.first_position, stream.last_position};
+	return ERR_OK;
+}
+
+enum err_code file_list(struct storage_reader *r, struct span prefix, struct span after, size_t max,
+			struct arena *a, struct storage_stream_info *ret, size_t *ret_count, struct err *err)
+{
+	struct file_reader *reader = (struct file_reader *)r;
+	must(reader->magic == FILE_READER_MAGIC);
+	size_t new_n = 0, old_n = 0, i = 0, j = 0, n = 0;
+	struct span *new_names = mem_xalloc(max * sizeof(*new_names) + 1);
+	struct index_name *old_names = mem_xalloc(max * sizeof(*old_names) + 1);
+	enum err_code code = names_in_tables(reader->store, prefix, after, max, a, new_names, &new_n, err);
+	if (!code)
+		code = names_in_index(reader->view, prefix, after, max, a, old_names, &old_n, err);
+	while (!code && n < max && (i < new_n || j < old_n)) {
+		int order = i >= new_n ? 1 : j >= old_n ? -1 : span_cmp(new_names[i], old_names[j].name);
+		struct span name = order <= 0 ? new_names[i] : old_names[j].name;
+		bool exists;
+		i += order <= 0;
+		j += order >= 0;
+		code = stream_info(reader, name, &ret[n], &exists, err);
+		n += !code && exists;
+	}
+	mem_free(new_names);
+	mem_free(old_names);
+	if (!code)
+		*ret_count = n;
+	return code;
+}
+
+enum err_code file_stat(struct storage_reader *r, struct span stream, struct arena *a,
+			struct storage_stream_info *ret, bool *ret_exists, struct err *err)
+{
+	struct file_reader *reader = (struct file_reader *)r;
+	must(reader->magic == FILE_READER_MAGIC);
+	struct storage_stream_info info = {0};
+	bool exists;
+	enum err_code code = stream_info(reader, stream, &info, &exists, err);
+	if (!code && exists) {
+		info.name = arena_dup(a, stream);
+		if (!info.name.p)
+			return err_set(err, ERR_LIMIT, "no room for a stream's name");
+		*ret = info;
+	}
+	if (!code)
+		*ret_exists = exists;
+	return code;
+}

@@ -1,0 +1,91 @@
+/* The index: from names, ids and sequences to positions, in LMDB. Made from the log alone and only from
+ * its durable part; never on the way of a commit. The one file that knows LMDB is index*.c.
+ *
+ * Databases (all numbers in keys big-endian, so that they sort; in values little-endian):
+ *	meta		"mark"			the last record that is in: struct index_mark
+ *	streams		name			number: the position of the stream's first record
+ *	categories	name ("|" for none)	number: the position of the category's first record
+ *	stream_chunks	number, first position	base sequence, base count, up to 120 entries (recent.h)
+ *	category_chunks	number, first position	the same, up to 240
+ *	sequences	number, base sequence	first position of the chunk; not for a stream's first chunk
+ *	snapshots	number, sequence, position	nothing
+ *	ids		record id		position
+ *	places		segment, delta		offset: places of the segment being written
+ * Positions, never offsets, but for `places`, which a seal replaces.
+ *
+ * Threads: one writes (index_write), any number look (each with its own view). */
+#ifndef CAIRN_STORAGE_FILE_INDEX_H
+#define CAIRN_STORAGE_FILE_INDEX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/span.h"
+#include "record/record.h"
+#include "storage/file/recent.h"
+#include "storage/file/segment.h"
+
+struct index;
+
+/* The newest record in the index: it must be in the log exactly like this. */
+struct index_mark {
+	uint8_t journal_id[16];
+	uint64_t position;
+	uint8_t leaf[RECORD_HASH_BYTES];
+	uint64_t segment, frame_offset; /* where its frame was: a hint */
+};
+
+/* Opens or makes the index in the directory. ERR_CORRUPT when what is there cannot be used. */
+enum err_code file_index_open(const char *dir, bool read_only, struct index **ret, struct err *err);
+void file_index_close(struct index *index); /* NULL is fine */
+/* Deletes its files; the index is closed. */
+enum err_code file_index_delete(const char *dir, struct err *err);
+
+/* Moves a table into the index, with places of the segment being written (NULL: none) up to the mark, in
+ * one durable transaction. ERR_FULL: no room, nothing has changed. */
+enum err_code file_index_write(struct index *index, const struct recent *recent,
+			       const struct index_mark *mark, const struct segment *segment, struct err *err);
+
+/* A look at the index as of one moment; short, for it keeps old pages alive. */
+struct index_view;
+enum err_code file_index_view_new(struct index *index, struct index_view **ret, struct err *err);
+void file_index_view_free(struct index_view *v); /* NULL is fine */
+enum err_code file_index_view_begin(struct index_view *v, struct err *err);
+void file_index_view_end(struct index_view *v);
+/* Records below this position are in the index, as of this view. */
+uint64_t file_index_view_below(const struct index_view *v);
+
+/* Within a view. Functions that find something return ERR_NOT_FOUND (err untouched) if there is nothing. */
+enum index_list { INDEX_STREAM, INDEX_CATEGORY };
+enum err_code file_index_number(struct index_view *v, enum index_list list, struct span name,
+				uint64_t *ret_number, struct err *err);
+struct index_fact {
+	uint64_t sequence, records, last_position;
+};
+enum err_code file_index_fact(struct index_view *v, uint64_t number, struct index_fact *ret, struct err *err);
+/* Entries from a position on, in one direction, of the kinds wanted, below a bound; *n in: room, out: how
+ * many. *ret_end: there are no more. */
+enum err_code file_index_entries(struct index_view *v, enum index_list list, uint64_t number, uint64_t from,
+				 bool backward, uint32_t kinds, uint64_t below, uint64_t *entries, size_t *n,
+				 bool *ret_end, struct err *err);
+/* The first record of the stream that took the sequence or a later one. */
+enum err_code file_index_sequence(struct index_view *v, uint64_t number, uint64_t sequence,
+				  uint64_t *ret_position, struct err *err);
+enum err_code file_index_snapshot(struct index_view *v, uint64_t number, uint64_t at_sequence, uint64_t below,
+				  struct recent_snapshot *ret, struct err *err);
+enum err_code file_index_id(struct index_view *v, const uint8_t id[RECORD_ID_BYTES], uint64_t *ret_position,
+			    struct err *err);
+/* Names of streams, from `after` (exclusive) on; copies into the arena. */
+struct index_name {
+	struct span name;
+	uint64_t number;
+};
+enum err_code file_index_names(struct index_view *v, struct span prefix, struct span after, size_t max,
+			       struct arena *a, struct index_name *ret, size_t *ret_n, struct err *err);
+enum err_code file_index_mark_get(struct index_view *v, struct index_mark *ret, struct err *err);
+/* Puts the places that are kept for the segment into it. */
+enum err_code file_index_places(struct index_view *v, struct segment *segment, struct err *err);
+
+#endif

@@ -1,0 +1,292 @@
+/* Moving a table of newest records into the index, in one transaction. Keys are written in their order,
+ * so that neighbours share pages. */
+#define _GNU_SOURCE /* qsort_r */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#include "storage/file/index_internal.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/must.h"
+
+/* One list of the table and its number in the index. */
+struct item {
+	const struct recent_list *list;
+	uint64_t number;
+	bool is_new;
+};
+
+static int item_cmp(const void *a, const void *b)
+{
+	const struct item *x = a, *y = b;
+	return (x->number > y->number) - (x->number < y->number);
+}
+
+static int put(MDB_txn *txn, MDB_dbi db, struct span key, struct span value)
+{
+	MDB_val k = val_span(key), v = val_span(value);
+	return mdb_put(txn, db, &k, &v, 0);
+}
+
+static int resolve(MDB_txn *txn, MDB_dbi names, struct item *item)
+{
+	struct span name = name_key(item->list->name);
+	MDB_val key = val_span(name), value;
+	int r = mdb_get(txn, names, &key, &value);
+	item->is_new = r == MDB_NOTFOUND;
+	if (r == 0) {
+		if (value.mv_size < 8)
+			return MDB_CORRUPTED;
+		item->number = get_le64(value.mv_data);
+		return 0;
+	}
+	if (r != MDB_NOTFOUND)
+		return r;
+	uint8_t number[8];
+	item->number = entry_position(item->list->entries[0]);
+	put_le64(number, item->number);
+	return put(txn, names, name, span_of(number, sizeof(number)));
+}
+
+/* A chunk being filled. */
+struct chunk {
+	uint64_t first; /* position, its key */
+	uint64_t base_sequence, base_count, sequence;
+	size_t n;
+	bool first_of_list;
+	uint8_t bytes[CHUNK_BYTES(CATEGORY_CHUNK_ENTRIES)];
+};
+
+static int chunk_load(MDB_cursor *cursor, uint64_t number, size_t max, struct chunk *c)
+{
+	uint8_t bound[16];
+	key_put(bound, number + 1, 0);
+	MDB_val key = val_of(bound, sizeof(bound)), value;
+	int r = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	if (r == 0 || r == MDB_NOTFOUND)
+		r = mdb_cursor_get(cursor, &key, &value, r == 0 ? MDB_PREV : MDB_LAST);
+	if (r)
+		return r == MDB_NOTFOUND ? MDB_CORRUPTED : r;
+	if (!key_is(key, number) || chunk_count(value) == 0 || chunk_count(value) > max)
+		return MDB_CORRUPTED;
+	c->n = chunk_count(value);
+	c->first = key_position(key);
+	c->first_of_list = c->first == number;
+	memcpy(c->bytes, value.mv_data, CHUNK_BYTES(c->n));
+	c->base_sequence = c->sequence = get_le64(c->bytes);
+	c->base_count = get_le64(c->bytes + 8);
+	for (size_t i = 0; i < c->n; i++)
+		c->sequence += entry_takes_sequence(chunk_entry(value, i));
+	return 0;
+}
+
+static int chunk_store(MDB_txn *txn, const struct index *index, enum index_list list, MDB_cursor *cursor,
+		       uint64_t number, struct chunk *c)
+{
+	uint8_t key[16], value[8];
+	put_le64(c->bytes, c->base_sequence);
+	put_le64(c->bytes + 8, c->base_count);
+	key_put(key, number, c->first);
+	MDB_val k = val_of(key, sizeof(key)), v = val_of(c->bytes, CHUNK_BYTES(c->n));
+	int r = mdb_cursor_put(cursor, &k, &v, 0);
+	if (r || c->first_of_list || list != INDEX_STREAM)
+		return r;
+	key_put(key, number, c->base_sequence);
+	put_le64(value, c->first);
+	return put(txn, index->sequences, span_of(key, sizeof(key)), span_of(value, sizeof(value)));
+}
+
+static void chunk_begin(struct chunk *c, uint64_t sequence, uint64_t first)
+{
+	c->base_count += c->n;
+	c->base_sequence = c->sequence = sequence;
+	c->n = 0;
+	c->first = first;
+	c->first_of_list = false;
+}
+
+static int write_list(MDB_txn *txn, const struct index *index, enum index_list list, MDB_cursor *cursor,
+		      const struct item *item)
+{
+	size_t max = list == INDEX_STREAM ? STREAM_CHUNK_ENTRIES : CATEGORY_CHUNK_ENTRIES;
+	const struct recent_list *from = item->list;
+	uint64_t before = from->first_sequence ? from->first_sequence - 1 : 0;
+	struct chunk c = {.first = item->number, .first_of_list = true};
+	int r = 0;
+	if (!item->is_new)
+		r = chunk_load(cursor, item->number, max, &c);
+	/* Sequences are counted within a chunk: where some are missing (removed by compaction before the
+	 * index was made anew), another chunk begins. */
+	if (!r && list == INDEX_STREAM && from->first_sequence && before != c.sequence) {
+		if (c.n > 0)
+			chunk_begin(&c, before, entry_position(from->entries[0]));
+		c.base_sequence = c.sequence = before;
+	}
+	for (size_t i = 0; i < from->n && !r; i++) {
+		if (c.n == max) {
+			r = chunk_store(txn, index, list, cursor, item->number, &c);
+			chunk_begin(&c, c.sequence, entry_position(from->entries[i]));
+		}
+		put_le64(c.bytes + CHUNK_BYTES(c.n), from->entries[i]);
+		c.n++;
+		c.sequence += list == INDEX_STREAM && entry_takes_sequence(from->entries[i]);
+	}
+	if (!r)
+		r = chunk_store(txn, index, list, cursor, item->number, &c);
+	for (size_t i = 0; i < from->snapshot_n && !r; i++) {
+		uint8_t key[24];
+		key_put(key, item->number, from->snapshots[i].sequence);
+		put_be64(key + 16, from->snapshots[i].position);
+		r = put(txn, index->snapshots, span_of(key, sizeof(key)), SPAN(""));
+	}
+	return r;
+}
+
+static int write_lists(MDB_txn *txn, const struct index *index, enum index_list list,
+		       const struct recent_list *lists, size_t count)
+{
+	struct item *items = mem_xalloc(count * sizeof(*items) + 1);
+	MDB_cursor *cursor;
+	size_t n = 0;
+	int r = mdb_cursor_open(txn, index->chunks[list], &cursor);
+	if (r) {
+		mem_free(items);
+		return r;
+	}
+	for (const struct recent_list *it = lists; it && !r; it = it->next, n++) {
+		must(n < count);
+		items[n].list = it;
+		r = resolve(txn, index->names[list], &items[n]);
+	}
+	qsort(items, n, sizeof(*items), item_cmp);
+	for (size_t i = 0; i < n && !r; i++)
+		r = write_list(txn, index, list, cursor, &items[i]);
+	mdb_cursor_close(cursor);
+	mem_free(items);
+	return r;
+}
+
+static int id_cmp(const void *a, const void *b, void *arg)
+{
+	const struct recent *recent = arg;
+	return memcmp(recent->ids[*(const uint32_t *)a], recent->ids[*(const uint32_t *)b], RECORD_ID_BYTES);
+}
+
+static int write_ids(MDB_txn *txn, const struct index *index, const struct recent *recent)
+{
+	MDB_cursor *cursor;
+	int r = mdb_cursor_open(txn, index->ids, &cursor);
+	if (r)
+		return r;
+	uint32_t *order = mem_xalloc(recent->n * sizeof(*order));
+	for (size_t i = 0; i < recent->n; i++)
+		order[i] = (uint32_t)i;
+	qsort_r(order, recent->n, sizeof(*order), id_cmp, (void *)(uintptr_t)recent);
+	/* Ids that rise with time go behind the last one, which is cheaper and fills pages. */
+	MDB_val key, value;
+	r = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
+	bool behind = r == MDB_NOTFOUND ||
+		      (r == 0 && span_cmp(val_get(key), span_of(recent->ids[order[0]], RECORD_ID_BYTES)) < 0);
+	r = r == MDB_NOTFOUND ? 0 : r;
+	for (size_t i = 0; i < recent->n && !r; i++) {
+		uint8_t position[8];
+		bool twice = i > 0 && id_cmp(&order[i - 1], &order[i], (void *)(uintptr_t)recent) == 0;
+		put_le64(position, recent->first + order[i]);
+		key = val_of(recent->ids[order[i]], RECORD_ID_BYTES);
+		value = val_of(position, sizeof(position));
+		r = mdb_cursor_put(cursor, &key, &value, behind && !twice ? MDB_APPEND : 0);
+	}
+	mem_free(order);
+	mdb_cursor_close(cursor);
+	return r;
+}
+
+static int write_places(MDB_txn *txn, struct index *index, const struct segment *segment, uint64_t below,
+			uint32_t *ret_count)
+{
+	uint32_t i = index->places_count;
+	int r = 0;
+	if (index->places_segment != segment->number) {
+		r = mdb_drop(txn, index->places, 0);
+		i = 0;
+	}
+	uint32_t count = atomic_load_explicit(&segment->place_count, memory_order_acquire);
+	for (; i < count && !r && segment->first + segment->places[i].delta < below; i++) {
+		uint8_t key[16], offset[8];
+		key_put(key, segment->number, segment->places[i].delta);
+		put_le64(offset, segment->places[i].offset);
+		r = put(txn, index->places, span_of(key, sizeof(key)), span_of(offset, sizeof(offset)));
+	}
+	*ret_count = i;
+	return r;
+}
+
+static int write_mark(MDB_txn *txn, const struct index *index, const struct index_mark *mark)
+{
+	uint8_t p[MARK_BYTES];
+	memcpy(p, mark->journal_id, 16);
+	put_le64(p + 16, mark->position);
+	memcpy(p + 24, mark->leaf, RECORD_HASH_BYTES);
+	put_le64(p + 24 + RECORD_HASH_BYTES, mark->segment);
+	put_le64(p + 32 + RECORD_HASH_BYTES, mark->frame_offset);
+	return put(txn, index->meta, SPAN("mark"), span_of(p, sizeof(p)));
+}
+
+static size_t list_count(const struct recent_list *lists)
+{
+	size_t n = 0;
+	for (; lists; lists = lists->next)
+		n++;
+	return n;
+}
+
+static int write_all(struct index *index, const struct recent *recent, const struct index_mark *mark,
+		     const struct segment *segment)
+{
+	MDB_txn *txn;
+	uint32_t places = 0;
+	int r = mdb_txn_begin(index->env, NULL, 0, &txn);
+	if (r)
+		return r;
+	r = write_lists(txn, index, INDEX_STREAM, recent->stream_list, list_count(recent->stream_list));
+	if (!r)
+		r = write_lists(txn, index, INDEX_CATEGORY, recent->category_list,
+				list_count(recent->category_list));
+	if (!r)
+		r = write_ids(txn, index, recent);
+	if (!r && segment)
+		r = write_places(txn, index, segment, mark->position + 1, &places);
+	if (!r)
+		r = write_mark(txn, index, mark);
+	if (r) {
+		mdb_txn_abort(txn);
+		return r;
+	}
+	r = mdb_txn_commit(txn);
+	if (!r && segment) {
+		index->places_segment = segment->number;
+		index->places_count = places;
+	}
+	return r;
+}
+
+enum err_code file_index_write(struct index *index, const struct recent *recent,
+			       const struct index_mark *mark, const struct segment *segment, struct err *err)
+{
+	must(recent->n > 0);
+	must(mark->position == recent->first + recent->n - 1);
+	int r = write_all(index, recent, mark, segment);
+	while (r == MDB_MAP_FULL && index->map_bytes < SIZE_MAX / 4) {
+		must(pthread_rwlock_wrlock(&index->map_lock) == 0);
+		r = mdb_env_set_mapsize(index->env, 2 * index->map_bytes);
+		must(pthread_rwlock_unlock(&index->map_lock) == 0);
+		if (r)
+			break;
+		index->map_bytes *= 2;
+		r = write_all(index, recent, mark, segment);
+	}
+	return r ? file_index_fail(err, r, "write") : ERR_OK;
+}

@@ -1,0 +1,175 @@
+/* The indexer: moves the tables of newest records into the index, a table at a time, so that no commit
+ * waits for it, unless it has fallen so far behind that memory would grow without bound. */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/must.h"
+#include "storage/file/file.h"
+
+/* A table may grow to this many times its size before appends wait for the one being moved. */
+#define TABLE_GROWTH 4
+
+static bool table_is_due(const struct file_store *s, const struct recent *table, size_t times)
+{
+	return table->log_bytes >= times * s->options.recent_bytes ||
+	       table->n >= times * s->options.recent_records;
+}
+
+enum err_code file_index_table(struct file_store *s, const struct recent *table, struct err *err)
+{
+	struct index_mark mark = {.position = table->first + table->n - 1,
+				  .segment = table->frame_segment,
+				  .frame_offset = table->frame_offset};
+	struct window_record found;
+	struct record_view record;
+	memcpy(mark.journal_id, s->journal_id, 16);
+	enum err_code code = file_fetch(&s->indexer_window, mark.position, &found, err);
+	if (!code)
+		code = record_decode_trusted(found.entry, &record, err);
+	if (code)
+		return code;
+	record_leaf(&record, mark.leaf);
+	struct segment *last = file_segments_last(&s->segments);
+	return file_index_write(s->index, table, &mark, last->number == mark.segment ? last : NULL, err);
+}
+
+/* Takes the table that is being filled, unless one is in hand from an attempt that failed. */
+static struct recent *take_table(struct file_store *s)
+{
+	must(pthread_rwlock_wrlock(&s->lock) == 0);
+	if (!s->moving && s->filling->n > 0) {
+		s->moving = s->filling;
+		s->filling = file_recent_new(s->moving->first + s->moving->n);
+	}
+	struct recent *table = s->moving;
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	return table;
+}
+
+static void drop_table(struct file_store *s)
+{
+	must(pthread_rwlock_wrlock(&s->lock) == 0);
+	struct recent *table = s->moving;
+	s->moving = NULL;
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	file_recent_free(table);
+}
+
+static enum err_code move_one(struct file_store *s, struct err *err)
+{
+	struct recent *table = take_table(s);
+	if (!table)
+		return ERR_OK;
+	struct mono_time begun = clock_mono(s->clock);
+	enum err_code code = file_index_table(s, table, err);
+	if (code) {
+		log_warn("the index could not be written, will be tried again", LOG_ERR(err));
+		return code;
+	}
+	metric_observe_us(METRIC_FILE_INDEX_SECONDS, mono_since_us(clock_mono(s->clock), begun));
+	metric_add(METRIC_FILE_INDEXED, (int64_t)table->n);
+	drop_table(s);
+	return ERR_OK;
+}
+
+enum err_code file_index_now(struct storage *storage, struct err *err)
+{
+	struct file_store *s = file_store_of(storage);
+	must(!s->indexer_runs);
+	enum err_code code = move_one(s, err); /* one that an attempt before left behind */
+	return code ? code : move_one(s, err);
+}
+
+/* Waits to be woken, or for the time to pass; false when it is to stop. */
+static bool wait_for_work(struct file_store *s)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += FILE_INDEX_EVERY_MS % 1000 * 1000000L;
+	until.tv_sec += FILE_INDEX_EVERY_MS / 1000 + until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	must(pthread_mutex_lock(&s->indexer_lock) == 0);
+	while (!s->indexer_asked && !s->indexer_stop)
+		if (pthread_cond_timedwait(&s->indexer_wake, &s->indexer_lock, &until) == ETIMEDOUT)
+			break;
+	s->indexer_asked = false;
+	bool go_on = !s->indexer_stop;
+	must(pthread_mutex_unlock(&s->indexer_lock) == 0);
+	return go_on;
+}
+
+static void *indexer_main(void *arg)
+{
+	struct file_store *s = file_store_of(arg);
+	while (wait_for_work(s)) {
+		struct err err = {0};
+		move_one(s, &err);
+		must(pthread_mutex_lock(&s->indexer_lock) == 0);
+		s->indexer_err = err;
+		must(pthread_cond_broadcast(&s->indexer_done) == 0);
+		must(pthread_mutex_unlock(&s->indexer_lock) == 0);
+	}
+	return NULL;
+}
+
+void file_indexer_start(struct file_store *s)
+{
+	if (s->options.index_by_hand || s->read_only)
+		return;
+	must(pthread_create(&s->indexer, NULL, indexer_main, s) == 0);
+	s->indexer_runs = true;
+}
+
+void file_indexer_stop(struct file_store *s)
+{
+	if (!s->indexer_runs)
+		return;
+	must(pthread_mutex_lock(&s->indexer_lock) == 0);
+	s->indexer_stop = true;
+	must(pthread_cond_signal(&s->indexer_wake) == 0);
+	must(pthread_mutex_unlock(&s->indexer_lock) == 0);
+	must(pthread_join(s->indexer, NULL) == 0);
+	s->indexer_runs = false;
+}
+
+/* Under indexer_lock: is there still a table in hand? */
+static bool still_moving(struct file_store *s)
+{
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	bool moving = s->moving != NULL;
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	return moving;
+}
+
+enum err_code file_indexer_keep_up(struct file_store *s, struct err *err)
+{
+	/* Only this thread fills the table, but the indexer may take it away. */
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	bool due = table_is_due(s, s->filling, 1), late = table_is_due(s, s->filling, TABLE_GROWTH);
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	if (!due)
+		return ERR_OK;
+	if (!s->indexer_runs)
+		return file_index_now(&s->base, err);
+	enum err_code code = ERR_OK;
+	must(pthread_mutex_lock(&s->indexer_lock) == 0);
+	s->indexer_asked = true;
+	must(pthread_cond_signal(&s->indexer_wake) == 0);
+	if (late) {
+		metric_add(METRIC_FILE_INDEX_WAITS, 1);
+		s->indexer_err = (struct err){0};
+		while (still_moving(s) && !s->indexer_err.code)
+			pthread_cond_wait(&s->indexer_done, &s->indexer_lock);
+		code = s->indexer_err.code;
+		if (code)
+			*err = s->indexer_err;
+	}
+	must(pthread_mutex_unlock(&s->indexer_lock) == 0);
+	return code;
+}

@@ -1,0 +1,91 @@
+/* What is known of the newest records, which the index has not got yet: ids, and for each stream and
+ * category the positions. One table holds a run of records without a gap; it is filled while it is the
+ * newest, then moved into the index as a whole, then dropped.
+ *
+ * A table has no lock: the store's lock guards the one being filled; one that is being moved does not
+ * change. Sizes are bounded by whoever fills it (LIMIT_FILE_RECENT_*). */
+#ifndef CAIRN_STORAGE_FILE_RECENT_H
+#define CAIRN_STORAGE_FILE_RECENT_H
+
+#include <stdbool.h>
+
+#include "base/map.h"
+#include "base/span.h"
+#include "record/record.h"
+#include "storage/storage.h"
+
+/* A record's position and what reads filter by, in one number. */
+#define ENTRY_POSITION_SHIFT 8
+#define ENTRY_SEQUENCE_BIT 0x80u /* it took the stream's next sequence */
+#define ENTRY_KIND_MASK 0x7fu    /* kinds above are all the last one */
+
+static inline uint64_t entry_of(uint64_t position, uint32_t kind)
+{
+	return position << ENTRY_POSITION_SHIFT |
+	       (record_kind_takes_sequence(kind) ? ENTRY_SEQUENCE_BIT : 0) |
+	       (kind < ENTRY_KIND_MASK ? kind : ENTRY_KIND_MASK);
+}
+static inline uint64_t entry_position(uint64_t entry)
+{
+	return entry >> ENTRY_POSITION_SHIFT;
+}
+static inline bool entry_takes_sequence(uint64_t entry)
+{
+	return entry & ENTRY_SEQUENCE_BIT;
+}
+static inline bool entry_wanted(uint64_t entry, uint32_t kinds)
+{
+	uint32_t kind = (uint32_t)entry & ENTRY_KIND_MASK;
+	return kinds == 0 || (kind < 32 && (kinds >> kind & 1));
+}
+
+struct recent_snapshot {
+	uint64_t sequence, position;
+};
+
+/* The records of one stream, or of one category, that are in the table. */
+struct recent_list {
+	struct recent_list *next;
+	struct span name; /* owned */
+	uint64_t *entries;
+	size_t n, cap;
+	/* Streams only. */
+	uint64_t first_sequence, sequence; /* of the first and last that took one; 0 if none did */
+	struct recent_snapshot *snapshots;
+	size_t snapshot_n, snapshot_cap;
+};
+
+struct recent {
+	uint64_t first; /* position of the first record */
+	size_t n;
+	size_t log_bytes;
+	struct wall_time last_commit;
+	/* Where the last whole frame is. */
+	uint64_t frame_segment, frame_offset;
+
+	uint8_t (*ids)[RECORD_ID_BYTES];
+	size_t id_cap;
+	uint32_t *slots; /* by hash of the id: its index and one, or 0 */
+	size_t slot_cap;
+	uint64_t seed[2];
+
+	struct map streams, categories;
+	struct recent_list *stream_list, *category_list;
+};
+
+struct recent *file_recent_new(uint64_t first);
+void file_recent_free(struct recent *r); /* NULL is fine */
+
+/* The record at position first + n. */
+void file_recent_add(struct recent *r, const struct storage_record *record);
+
+const struct recent_list *file_recent_stream(const struct recent *r, struct span name);
+const struct recent_list *file_recent_category(const struct recent *r, struct span name);
+/* False when it is not there. */
+bool file_recent_id(const struct recent *r, const uint8_t id[RECORD_ID_BYTES], uint64_t *ret_position);
+/* Index of the first entry at or after the position, or n. */
+size_t file_recent_list_find(const struct recent_list *list, uint64_t position);
+/* Position of the first record that took the sequence or a later one; false if there is none. */
+bool file_recent_list_sequence(const struct recent_list *list, uint64_t sequence, uint64_t *ret_position);
+
+#endif

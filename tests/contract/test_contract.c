@@ -1,0 +1,435 @@
+/* What storage.h promises, asked of every backend. */
+#include <config.h>
+
+#include <pthread.h>
+#include <stdio.h>
+
+#include "fixture.h"
+
+#define EVERYTHING                                             \
+	(struct storage_query)                                 \
+	{                                                      \
+		.below_position = UINT64_MAX, .max_bytes = MIB \
+	}
+
+CONTRACT(empty, has_an_identity_and_nothing_in_it)
+{
+	static const uint8_t none[16];
+	struct storage_head head;
+	struct storage_query q = EVERYTHING;
+	struct storage_stream_info info[4];
+	size_t n = 9;
+	storage_head(f->s, &head);
+	cr_assert_eq(head.head, 0u);
+	cr_assert_eq(head.incarnation, 1u);
+	cr_assert_eq(head.last_commit.us, 0);
+	cr_assert(memcmp(head.journal_id, none, 16) != 0);
+	check_read(f, &q);
+	q.backward = true;
+	q.from = UINT64_MAX;
+	check_read(f, &q);
+	q.source = STORAGE_STREAM;
+	q.name = SPAN("a");
+	check_read(f, &q);
+	check_facts(f, SPAN("a"));
+	check_snapshot(f, SPAN("a"), UINT64_MAX, UINT64_MAX);
+	cr_assert_eq(storage_list(f->r, SPAN(""), SPAN(""), 4, &f->arena, info, &n, &f->err), ERR_OK);
+	cr_assert_eq(n, 0u);
+	cr_assert_eq(batch_try(f, 0, &f->err), STORAGE_OK); /* nothing, at the head */
+}
+
+CONTRACT(append, is_seen_at_once)
+{
+	struct storage_head head;
+	struct storage_query q = EVERYTHING;
+	for (int i = 0; i < 5; i++) {
+		append_one(f, "cart|a", RECORD_EVENT);
+		check_read(f, &q);
+		check_facts(f, SPAN("cart|a"));
+		storage_head(f->s, &head);
+		cr_assert_eq(head.last_commit.us, f->records[f->n - 1].time_us);
+	}
+}
+
+CONTRACT(append, elsewhere_than_at_the_head_has_moved)
+{
+	struct storage_query q = EVERYTHING;
+	append_one(f, "a", RECORD_EVENT);
+	cr_assert_eq(batch_try(f, 0, &f->err), STORAGE_MOVED);
+	cr_assert_eq(batch_try(f, 2, &f->err), STORAGE_MOVED);
+	cr_assert_eq(batch_try(f, 1, &f->err), STORAGE_OK);
+	batch_add(f, "a", RECORD_EVENT, 1, 0);
+	cr_assert_eq(batch_try(f, 7, &f->err), STORAGE_MOVED);
+	cr_assert_eq(f->err.code, ERR_OK);
+	check_read(f, &q);
+	append_one(f, "a", RECORD_EVENT);
+	check_read(f, &q);
+}
+
+CONTRACT(append, several_streams_in_one_batch)
+{
+	struct storage_query q = EVERYTHING;
+	for (int i = 0; i < 100; i++) {
+		char name[32];
+		snprintf(name, sizeof(name), "cart|%d", i % 13);
+		batch_add(f, name, RECORD_EVENT, 30, 0);
+	}
+	batch_append(f);
+	check_read(f, &q);
+	for (int i = 0; i < 14; i++) {
+		char name[32];
+		snprintf(name, sizeof(name), "cart|%d", i);
+		check_facts(f, span_str(name));
+	}
+}
+
+CONTRACT(append, the_largest_batches)
+{
+	struct storage_query q = EVERYTHING;
+	append_one(f, "small", RECORD_EVENT);
+	for (int i = 0; i < 5; i++)
+		batch_add(f, "large", RECORD_EVENT, 3 * MIB - 300, 0);
+	batch_append(f);
+	for (size_t i = 0; i < LIMIT_APPEND_RECORDS; i++)
+		batch_add(f, i % 3 ? "many" : "few", RECORD_EVENT, 0, 0);
+	batch_append(f);
+	append_one(f, "small", RECORD_EVENT);
+	check_read(f, &q);
+	q.backward = true;
+	q.from = UINT64_MAX;
+	check_read(f, &q);
+	q.source = STORAGE_STREAM;
+	q.name = SPAN("many");
+	check_read(f, &q);
+	check_facts(f, SPAN("few"));
+	check_facts(f, SPAN("large"));
+}
+
+CONTRACT(ids, are_found_with_all_that_is_known_of_them)
+{
+	for (int i = 0; i < 300; i++) {
+		batch_add(f, i % 2 ? "x|1" : "$topic-t|k", i % 5 ? RECORD_EVENT : RECORD_SNAPSHOT, 10, 0);
+		if (i % 7 == 0)
+			batch_append(f);
+	}
+	batch_append(f);
+	struct storage_id_fact facts[31];
+	uint64_t head;
+	for (size_t from = 0; from + 30 <= f->n; from += 30) {
+		memset(facts, 0, sizeof(facts));
+		for (size_t i = 0; i < 30; i++)
+			memcpy(facts[i].id, f->records[from + i].id, RECORD_ID_BYTES);
+		memset(facts[30].id, 0xee, RECORD_ID_BYTES);
+		cr_assert_eq(storage_lookup(f->s, NULL, 0, facts, 31, &f->arena, &head, &f->err), ERR_OK);
+		cr_assert_eq(head, f->n);
+		cr_assert(!facts[30].exists);
+		for (size_t i = 0; i < 30; i++) {
+			const struct model_record *m = &f->records[from + i];
+			cr_assert(facts[i].exists, "%s: id of %zu", f->row->name, from + i);
+			cr_assert_eq(facts[i].position, from + i);
+			cr_assert_eq(facts[i].sequence, m->sequence);
+			cr_assert_eq(facts[i].commit_time.us, m->time_us);
+			cr_assert_eq(facts[i].kind, m->kind);
+			cr_assert_eq(facts[i].last_of_append, m->last_of_append);
+			cr_assert(span_eq(facts[i].stream, m->stream));
+		}
+	}
+}
+
+CONTRACT(snapshots, stand_at_the_sequence_they_name)
+{
+	append_one(f, "s", RECORD_EVENT);
+	append_one(f, "s", RECORD_SNAPSHOT);
+	append_one(f, "s", RECORD_EVENT);
+	append_one(f, "s", RECORD_EVENT);
+	append_one(f, "s", RECORD_SNAPSHOT);
+	append_one(f, "s", RECORD_SNAPSHOT);
+	append_one(f, "other", RECORD_SNAPSHOT);
+	check_facts(f, SPAN("s"));
+	for (uint64_t at = 0; at < 5; at++)
+		for (uint64_t below = 0; below <= f->n; below++) {
+			check_snapshot(f, SPAN("s"), at, below);
+			check_snapshot(f, SPAN("other"), at, below);
+			check_snapshot(f, SPAN("none"), at, below);
+		}
+	check_snapshot(f, SPAN("s"), UINT64_MAX, UINT64_MAX);
+	struct storage_query q = EVERYTHING;
+	q.source = STORAGE_STREAM;
+	q.name = SPAN("s");
+	q.by_sequence = true;
+	for (q.from = 0; q.from < 6; q.from++)
+		for (int backward = 0; backward < 2; backward++) {
+			q.backward = backward;
+			check_read(f, &q);
+		}
+}
+
+CONTRACT(read, categories_are_names_not_prefixes)
+{
+	static const char *const names[] = {"cart|1",  "cart|2", "cart",  "cart2|1",   "car|1",
+					    "$cart|1", "cart||", "|none", "\xc3\xa4|1"};
+	static const char *const categories[] = {"cart", "car", "cart2", "$cart", "\xc3\xa4", "c", "nothing"};
+	for (int round = 0; round < 30; round++)
+		for (size_t i = 0; i < ARRAY_LEN(names); i++)
+			batch_add(f, names[i], RECORD_EVENT, 3, 0);
+	batch_append(f);
+	struct storage_query q = EVERYTHING;
+	q.source = STORAGE_CATEGORY;
+	for (size_t i = 0; i < ARRAY_LEN(categories); i++) {
+		q.name = span_str(categories[i]);
+		q.backward = false;
+		q.from = 0;
+		check_read(f, &q);
+		q.backward = true;
+		q.from = UINT64_MAX;
+		check_read(f, &q);
+	}
+}
+
+CONTRACT(read, names_may_have_all_their_bytes)
+{
+	char a[LIMIT_STREAM_NAME_BYTES + 1], b[LIMIT_STREAM_NAME_BYTES + 1];
+	memset(a, 'a', LIMIT_STREAM_NAME_BYTES);
+	a[LIMIT_STREAM_NAME_BYTES] = '\0';
+	memcpy(b, a, sizeof(a));
+	b[LIMIT_STREAM_NAME_BYTES - 1] = 'b';
+	append_one(f, a, RECORD_EVENT);
+	append_one(f, b, RECORD_EVENT);
+	append_one(f, "|", RECORD_EVENT);
+	check_facts(f, span_str(a));
+	check_facts(f, span_str(b));
+	check_facts(f, SPAN("|"));
+	struct storage_query q = EVERYTHING;
+	q.source = STORAGE_STREAM;
+	q.name = span_str(b);
+	check_read(f, &q);
+	q.source = STORAGE_CATEGORY;
+	check_read(f, &q);
+}
+
+CONTRACT(read, a_page_has_at_least_one_record_and_stops_in_time)
+{
+	for (int i = 0; i < 20; i++)
+		batch_add(f, "a", RECORD_EVENT, (size_t)i * 100, 0);
+	batch_append(f);
+	struct storage_query q = EVERYTHING;
+	struct storage_page page;
+	struct buf out;
+	q.max_bytes = 1;
+	buf_init(&out, MIB);
+	cr_assert_eq(storage_read(f->r, &q, &out, &page, &f->err), ERR_OK);
+	cr_assert_eq(page.records, 1u);
+	cr_assert_eq(page.next, 1u);
+	cr_assert(!page.end);
+	buf_clear(&out);
+	q.max_bytes = f->records[0].bytes.n + f->records[1].bytes.n;
+	cr_assert_eq(storage_read(f->r, &q, &out, &page, &f->err), ERR_OK);
+	cr_assert_eq(page.records, 2u);
+	buf_clear(&out);
+	q.max_bytes--;
+	cr_assert_eq(storage_read(f->r, &q, &out, &page, &f->err), ERR_OK);
+	cr_assert_eq(page.records, 1u);
+	/* What is in the buffer stays there and does not count. */
+	q.max_bytes++;
+	cr_assert_eq(storage_read(f->r, &q, &out, &page, &f->err), ERR_OK);
+	cr_assert_eq(page.records, 2u);
+	cr_assert_eq(out.n, 2 * f->records[0].bytes.n + f->records[1].bytes.n);
+	buf_release(&out);
+	for (q.max_bytes = 1; q.max_bytes < 5000; q.max_bytes += 371)
+		check_read(f, &q);
+}
+
+static const char *const random_names[] = {"cart|1", "cart|2",   "cart|3", "order|1", "order|2",
+					   "$acts",  "$group-g", "x",      "cart",    "unused"};
+
+static void random_batches(struct fixture *f, size_t records)
+{
+	while (f->n < records) {
+		size_t count = 1 + fixture_random(f, fixture_random(f, 10) == 0 ? 60 : 4);
+		for (size_t i = 0; i < count; i++) {
+			uint32_t kind = fixture_random(f, 8) == 0 ? RECORD_SNAPSHOT : RECORD_EVENT;
+			/* One stream much longer than the others. */
+			uint64_t which =
+				fixture_random(f, 3) ? 0 : fixture_random(f, ARRAY_LEN(random_names) - 1);
+			size_t bytes = fixture_random(f, 50) ? fixture_random(f, 200) : 9000;
+			if (fixture_random(f, 40) == 0)
+				kind = 40;
+			batch_add(f, random_names[which], kind, bytes, 0);
+		}
+		batch_append(f);
+	}
+}
+
+static void random_queries(struct fixture *f, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct storage_query q = {0};
+		q.source = (enum storage_source)fixture_random(f, 3);
+		struct span stream = span_str(random_names[fixture_random(f, ARRAY_LEN(random_names))]);
+		if (q.source != STORAGE_ALL)
+			q.name = q.source == STORAGE_STREAM ? stream : record_category(stream);
+		q.include_system = fixture_random(f, 2);
+		q.backward = fixture_random(f, 2);
+		q.by_sequence = q.source == STORAGE_STREAM && fixture_random(f, 2);
+		q.kinds = fixture_random(f, 2) ? 0 : 1u << (1 + fixture_random(f, 2));
+		q.from = fixture_random(f, 20) ? fixture_random(f, f->n + 3) : UINT64_MAX;
+		q.below_position = fixture_random(f, 3) ? UINT64_MAX : fixture_random(f, f->n + 3);
+		q.max_bytes = fixture_random(f, 2) ? MIB : 1 + fixture_random(f, 3000);
+		q.max_records = fixture_random(f, 3) ? 0 : 1 + fixture_random(f, 50);
+		check_read(f, &q);
+		if (i % 4 == 0)
+			check_snapshot(f, stream, fixture_random(f, f->n), fixture_random(f, f->n + 3));
+	}
+}
+
+CONTRACT(read, agrees_with_a_model_over_random_logs_and_questions)
+{
+	for (size_t n = 50; n <= 1600; n *= 2) {
+		random_batches(f, n);
+		random_queries(f, 150);
+		for (size_t i = 0; i < ARRAY_LEN(random_names); i++)
+			check_facts(f, span_str(random_names[i]));
+	}
+}
+
+CONTRACT_DURABLE(reopen, everything_is_as_it_was)
+{
+	struct storage_head before, after;
+	for (size_t n = 100; n <= 800; n *= 2) {
+		random_batches(f, n);
+		storage_head(f->s, &before);
+		fixture_reopen(f);
+		storage_head(f->s, &after);
+		cr_assert_eq(before.head, after.head);
+		cr_assert_eq(before.last_commit.us, after.last_commit.us);
+		cr_assert(memcmp(before.journal_id, after.journal_id, 16) == 0);
+		random_queries(f, 80);
+		for (size_t i = 0; i < ARRAY_LEN(random_names); i++)
+			check_facts(f, span_str(random_names[i]));
+		struct storage_id_fact fact = {0};
+		uint64_t head;
+		for (size_t i = 0; i < f->n; i += 17) {
+			memcpy(fact.id, f->records[i].id, RECORD_ID_BYTES);
+			cr_assert_eq(storage_lookup(f->s, NULL, 0, &fact, 1, &f->arena, &head, &f->err),
+				     ERR_OK);
+			cr_assert(fact.exists);
+			cr_assert_eq(fact.position, i);
+		}
+	}
+}
+
+CONTRACT(list, is_in_order_and_goes_on_after_a_name)
+{
+	static const char *const names[] = {"b|2", "a", "b|1", "b", "$x", "c|\xc3\xa4", "b|10", "ab"};
+	static const char *const sorted[] = {"$x", "a", "ab", "b", "b|1", "b|10", "b|2", "c|\xc3\xa4"};
+	for (int round = 0; round < 20; round++)
+		for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+			append_one(f, names[i], RECORD_EVENT);
+		}
+	struct storage_stream_info info[8];
+	size_t n;
+	for (size_t max = 1; max <= 8; max++) {
+		struct span after = SPAN("");
+		for (size_t at = 0; at < ARRAY_LEN(sorted); at += n) {
+			cr_assert_eq(storage_list(f->r, SPAN(""), after, max, &f->arena, info, &n, &f->err),
+				     ERR_OK);
+			cr_assert_eq(n, at + max <= 8 ? max : 8 - at);
+			for (size_t i = 0; i < n; i++) {
+				cr_assert(span_eq_str(info[i].name, sorted[at + i]));
+				cr_assert_eq(info[i].sequence, 20u);
+				cr_assert_eq(info[i].records, 20u);
+				cr_assert_eq(info[i].last_position - info[i].first_position, 152u);
+			}
+			after = info[n - 1].name;
+		}
+	}
+	cr_assert_eq(storage_list(f->r, SPAN("b|"), SPAN(""), 8, &f->arena, info, &n, &f->err), ERR_OK);
+	cr_assert_eq(n, 3u);
+	cr_assert(span_eq_str(info[0].name, "b|1"));
+	cr_assert_eq(storage_list(f->r, SPAN("b|"), SPAN("b|10"), 8, &f->arena, info, &n, &f->err), ERR_OK);
+	cr_assert_eq(n, 1u);
+	cr_assert_eq(storage_list(f->r, SPAN("b|"), SPAN("zzz"), 8, &f->arena, info, &n, &f->err), ERR_OK);
+	cr_assert_eq(n, 0u);
+	cr_assert_eq(storage_list(f->r, SPAN("zzz"), SPAN(""), 8, &f->arena, info, &n, &f->err), ERR_OK);
+	cr_assert_eq(n, 0u);
+}
+
+/* --- threads -------------------------------------------------------------------------------------------- */
+
+struct follower {
+	struct storage *s;
+	struct storage_query q;
+	uint64_t until; /* records to be seen */
+	uint64_t seen;
+	bool wrong;
+};
+
+static void *follow(void *arg)
+{
+	struct follower *it = arg;
+	struct storage_reader *r;
+	struct storage_page page;
+	struct buf out;
+	struct err err = {0};
+	uint64_t last = 0;
+	buf_init(&out, 4 * MIB);
+	if (storage_reader_open(it->s, &r, &err))
+		return NULL;
+	while (it->seen < it->until && !it->wrong) {
+		struct span run, entry;
+		buf_clear(&out);
+		if (storage_read(r, &it->q, &out, &page, &err)) {
+			it->wrong = true;
+			break;
+		}
+		run = buf_span(&out);
+		while (record_next(&run, &entry, NULL, NULL) == ERR_OK) {
+			struct record_view view;
+			it->wrong = it->wrong || record_decode(entry, &view, NULL) != ERR_OK ||
+				    (it->seen > 0 && view.position <= last) ||
+				    (it->q.source == STORAGE_ALL && view.position != it->seen) ||
+				    (it->q.source == STORAGE_STREAM && view.sequence != it->seen + 1);
+			last = view.position;
+			it->seen++;
+		}
+		it->q.from = page.next;
+	}
+	storage_reader_close(r);
+	buf_release(&out);
+	return NULL;
+}
+
+CONTRACT(threads, readers_follow_a_writer_without_gap_or_repetition)
+{
+	enum { RECORDS = 3000 };
+	struct follower followers[4] = {
+		{f->s, EVERYTHING, RECORDS, 0, false},
+		{f->s, EVERYTHING, RECORDS / 3, 0, false},
+		{f->s, EVERYTHING, RECORDS / 3, 0, false},
+		{f->s, EVERYTHING, RECORDS, 0, false},
+	};
+	followers[1].q.source = STORAGE_STREAM;
+	followers[1].q.name = SPAN("a|0");
+	followers[2].q.source = STORAGE_STREAM;
+	followers[2].q.name = SPAN("a|1");
+	followers[2].q.max_records = 7;
+	followers[3].q.source = STORAGE_CATEGORY;
+	followers[3].q.name = SPAN("a");
+	pthread_t threads[4];
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, follow, &followers[i]), 0);
+	for (size_t i = 0; i < RECORDS; i++) {
+		char name[8];
+		snprintf(name, sizeof(name), "a|%zu", i % 3);
+		batch_add(f, name, RECORD_EVENT, 50, 0);
+		if (i % 5 == 4)
+			batch_append(f);
+	}
+	batch_append(f);
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+		pthread_join(threads[i], NULL);
+		cr_assert(!followers[i].wrong, "%s: follower %zu at %llu", f->row->name, i,
+			  (unsigned long long)followers[i].seen);
+		cr_assert_eq(followers[i].seen, followers[i].until);
+	}
+}
