@@ -25,7 +25,8 @@ def files():
                       and not (folder == top and d.startswith("_"))
                       and not os.path.exists(os.path.join(folder, d, "config.status"))]
         found += [os.path.relpath(os.path.join(folder, n), top) for n in names]
-    made = ("configure", "Makefile.in", "aclocal.m4", "config.h.in", ".o", ".a", ".pyc", ".log", ".trs", ".pb-c.c", ".pb-c.h")
+    made = ("configure", "Makefile.in", "aclocal.m4", "config.h.in", ".o", ".a", ".pyc", ".log", ".trs",
+            ".pb-c.c", ".pb-c.h")
     return sorted(f for f in found if not f.endswith(made))
 
 
