@@ -146,10 +146,12 @@ static enum err_code parse_field_mask(struct json_reader *r, struct pb_msg *msg)
 	if (r->token != JSON_STRING)
 		return json_expected(r, "field paths in quotes");
 	enum err_code code = json_string(r, &text);
-	while (!code && text.n) {
+	for (bool more = !code && text.n; more;) {
 		size_t comma = span_find(text, ',');
+		more = comma < text.n;
 		code = add_mask_path(r, msg, span_first(text, comma));
-		text = span_skip(text, comma < text.n ? comma + 1 : comma);
+		more = more && !code;
+		text = more ? span_skip(text, comma + 1) : text;
 	}
 	return code ? code : json_advance(r);
 }

@@ -92,8 +92,8 @@ enum err_code pb_key_print(const struct pb_field *const *keys, size_t key_count,
 {
 	for (size_t i = 0; i < key_count; i++) {
 		union pb_value value;
-		if (keys[i]->repeated)
-			return err_set(err, ERR_INVALID, "entity key %.*s is repeated",
+		if (keys[i]->repeated || keys[i]->sub)
+			return err_set(err, ERR_INVALID, "entity key %.*s is no singular scalar",
 				       SPAN_ARG(keys[i]->full_name));
 		enum err_code code = i ? buf_append_byte(out, '-') : ERR_OK;
 		if (code)
