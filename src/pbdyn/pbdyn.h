@@ -269,8 +269,8 @@ enum err_code pb_json_parse(const struct pb_type *type, struct span json, struct
 enum err_code pb_json_parse_field(struct pb_msg *msg, const struct pb_field *field, struct span json,
 				  struct err *err);
 
-/* Appends the message as compact JSON: lowerCamelCase, in order of number, defaults printed, unset fields
- * with presence left out. An Any whose type is not in the pool: {"@type":...,"value":base64}. Anys are
+/* Appends the message as compact JSON: lowerCamelCase, in order of number, defaults printed (proto2's
+ * declared ones too), unset messages, oneof members and proto3 optional fields left out. An Any whose type is not in the pool: {"@type":...,"value":base64}. Anys are
  * parsed in the message's arena. On an error out keeps what was written so far. */
 enum err_code pb_json_print(const struct pb_msg *msg, struct buf *out, struct err *err);
 /* The JSON of one field: its default, [] or {} if unset; null for an unset message. */
