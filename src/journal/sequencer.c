@@ -50,6 +50,7 @@ struct sequencer {
 	size_t chain_count, chain_cap;
 	struct wall_time last_commit;
 	uint64_t head; /* as far as is known */
+	bool full;     /* the last batch found no room */
 	size_t last_batch;
 	int64_t recent_sync_us;
 };

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
 
@@ -83,8 +84,8 @@ static enum storage_outcome fake_append(struct storage *s, uint64_t expected_hea
 		err_set(err, ERR_INTERNAL, "fake refuses %s", f->refuse_stream);
 		return STORAGE_REFUSED;
 	}
-	enum storage_outcome outcome = f->script_at < f->script_count ? f->script[f->script_at++] :
-									STORAGE_OK;
+	enum storage_outcome outcome =
+		f->script_at < f->script_count ? f->script[f->script_at++] : STORAGE_OK;
 	if (outcome == STORAGE_MOVED && f->on_moved)
 		f->on_moved(f);
 	if (outcome == STORAGE_OK || (outcome == STORAGE_UNKNOWN && f->unknown_writes)) {
@@ -165,6 +166,7 @@ struct fake *fake_new(void)
 {
 	struct fake *f = mem_xalloc(sizeof(*f));
 	struct storage_config config = {0};
+	log_setup(LOG_OFF, LOG_LOGFMT); /* its faults are scripted */
 	f->base.ops = &fake_ops;
 	enum err_code code = storage_open("memory", &config, &f->inner, NULL);
 	must(code == ERR_OK);
@@ -183,8 +185,11 @@ void fake_write_behind(struct fake *f, const char *stream, unsigned id)
 {
 	struct storage_head head;
 	struct storage_stream_fact fact = {.name = span_str(stream)};
-	struct record_new n = {.kind = RECORD_EVENT, .stream = fact.name, .type = SPAN("t"),
-			       .data = SPAN("behind"), .last_of_append = true};
+	struct record_new n = {.kind = RECORD_EVENT,
+			       .stream = fact.name,
+			       .type = SPAN("t"),
+			       .data = SPAN("behind"),
+			       .last_of_append = true};
 	struct record_place place;
 	struct arena a;
 	struct buf buf;
@@ -197,9 +202,13 @@ void fake_write_behind(struct fake *f, const char *stream, unsigned id)
 	must(storage_lookup(f->inner, &fact, 1, NULL, 0, &a, &at, NULL) == ERR_OK);
 	must(record_encode(&buf, &n, &place, NULL) == ERR_OK);
 	record_patch(buf.p, &place, at, fact.sequence + 1, head.last_commit);
-	struct storage_record record = {.bytes = buf_span(&buf), .position = at,
-					.sequence = fact.sequence + 1, .kind = RECORD_EVENT,
-					.stream = fact.name, .id = n.id, .commit_time = head.last_commit,
+	struct storage_record record = {.bytes = buf_span(&buf),
+					.position = at,
+					.sequence = fact.sequence + 1,
+					.kind = RECORD_EVENT,
+					.stream = fact.name,
+					.id = n.id,
+					.commit_time = head.last_commit,
 					.last_of_append = true};
 	must(storage_append(f->inner, at, &record, 1, &err) == STORAGE_OK);
 	buf_release(&buf);
@@ -234,8 +243,10 @@ void request_of(struct test_request *r, const struct part *parts, size_t part_co
 	for (size_t i = 0; i < part_count; i++) {
 		const struct part *p = &parts[i];
 		struct append_stream *s = &r->streams[i];
-		*s = (struct append_stream){.name = span_str(p->stream), .expect = p->expect,
-					    .sequence = p->sequence, .events = r->records[i]};
+		*s = (struct append_stream){.name = span_str(p->stream),
+					    .expect = p->expect,
+					    .sequence = p->sequence,
+					    .events = r->records[i]};
 		while (s->event_count < 8 && p->ids[s->event_count]) {
 			record_of(r, i, s->event_count, p->ids[s->event_count]);
 			s->event_count++;

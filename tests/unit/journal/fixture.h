@@ -23,8 +23,8 @@ struct fake {
 	struct storage *inner;
 	enum storage_outcome script[64];
 	size_t script_at, script_count;
-	bool lookup_fails;	   /* the next look-up fails */
-	bool unknown_writes;	   /* UNKNOWN: written after all */
+	bool lookup_fails;         /* the next look-up fails */
+	bool unknown_writes;       /* UNKNOWN: written after all */
 	const char *refuse_stream; /* batches with a record of it are REFUSED */
 	void (*on_append)(struct fake *f, const struct storage_record *records, size_t count);
 	void (*on_moved)(struct fake *f); /* what another writer does meanwhile */
@@ -34,7 +34,7 @@ struct fake {
 };
 struct fake *fake_new(void); /* owned by whoever closes the storage */
 void fake_script(struct fake *f, const enum storage_outcome *outcomes, size_t count);
-#define FAKE_SCRIPT(f, ...) \
+#define FAKE_SCRIPT(f, ...)                                   \
 	fake_script(f, (enum storage_outcome[]){__VA_ARGS__}, \
 		    sizeof((enum storage_outcome[]){__VA_ARGS__}) / sizeof(enum storage_outcome))
 /* Another writer's append, straight into the inner store: one event. */
@@ -64,10 +64,11 @@ void request_of(struct test_request *r, const struct part *parts, size_t part_co
 /* Must be well-formed. */
 struct append *append_of(const struct part *parts, size_t part_count,
 			 const struct append_condition *conditions, size_t condition_count);
-#define PARTS(...) (const struct part[]){__VA_ARGS__}, \
-	sizeof((const struct part[]){__VA_ARGS__}) / sizeof(struct part)
-#define CONDITIONS(...) (const struct append_condition[]){__VA_ARGS__}, \
-	sizeof((const struct append_condition[]){__VA_ARGS__}) / sizeof(struct append_condition)
+#define PARTS(...) \
+	(const struct part[]){__VA_ARGS__}, sizeof((const struct part[]){__VA_ARGS__}) / sizeof(struct part)
+#define CONDITIONS(...)                                 \
+	(const struct append_condition[]){__VA_ARGS__}, \
+		sizeof((const struct append_condition[]){__VA_ARGS__}) / sizeof(struct append_condition)
 #define APPEND(...) append_of(PARTS(__VA_ARGS__), NULL, 0)
 
 /* ---- a journal by hand, and what came back ---------------------------------------------------- */

@@ -66,7 +66,8 @@ Test(journal, appends_and_says_where)
 	bench_open(&b);
 	append_ok(&b, APPEND({.stream = "x", .ids = {1}}));
 	b.clock.wall_us += 5;
-	bench_append(&b, APPEND({.stream = "x", .ids = {2, 3}, .snapshot = 4}, {.stream = "y", .ids = {5}}), &d);
+	bench_append(&b, APPEND({.stream = "x", .ids = {2, 3}, .snapshot = 4}, {.stream = "y", .ids = {5}}),
+		     &d);
 	const struct append_answer *answer = append_answer(d.append);
 	cr_assert(answer->code == ERR_OK);
 	cr_assert(!answer->repeated);
@@ -127,26 +128,47 @@ Test(journal, reads_streams_categories_and_all_both_ways)
 		{{.source = STORAGE_ALL, .from = FROM_POSITION, .from_value = 99}, ""},
 		{{.source = STORAGE_ALL, .to = TO_POSITION, .to_value = 2}, "0 1 2"},
 		{{.source = STORAGE_ALL, .to = TO_POSITION, .to_value = 3, .backward = true}, "5 4 3"},
-		{{.source = STORAGE_ALL, .from = FROM_POSITION, .from_value = 1, .to = TO_POSITION,
-		  .to_value = 3}, "1 2 3"},
+		{{.source = STORAGE_ALL,
+		  .from = FROM_POSITION,
+		  .from_value = 1,
+		  .to = TO_POSITION,
+		  .to_value = 3},
+		 "1 2 3"},
 		{{.source = STORAGE_STREAM, .name = SPAN("a|1"), .from = FROM_SEQUENCE, .from_value = 2},
 		 "1 3 4"},
 		{{.source = STORAGE_STREAM, .name = SPAN("a|1"), .from = FROM_SEQUENCE, .from_value = 9}, ""},
-		{{.source = STORAGE_STREAM, .name = SPAN("a|1"), .from = FROM_SEQUENCE, .from_value = 2,
-		  .backward = true}, "3 1 0"},
+		{{.source = STORAGE_STREAM,
+		  .name = SPAN("a|1"),
+		  .from = FROM_SEQUENCE,
+		  .from_value = 2,
+		  .backward = true},
+		 "3 1 0"},
 		{{.source = STORAGE_STREAM, .name = SPAN("a|1"), .to = TO_SEQUENCE, .to_value = 2}, "0 1 3"},
 		{{.source = STORAGE_STREAM, .name = SPAN("a|1"), .to = TO_SEQUENCE, .to_value = 0}, ""},
-		{{.source = STORAGE_STREAM, .name = SPAN("a|1"), .to = TO_SEQUENCE, .to_value = 2,
-		  .backward = true}, "4 3 1"},
+		{{.source = STORAGE_STREAM,
+		  .name = SPAN("a|1"),
+		  .to = TO_SEQUENCE,
+		  .to_value = 2,
+		  .backward = true},
+		 "4 3 1"},
 		{{.source = STORAGE_ALL, .max_records = 2}, "0 1"},
 		{{.source = STORAGE_ALL, .max_records = 2, .backward = true}, "5 4"},
 		{{.source = STORAGE_ALL, .kinds = 1u << RECORD_SNAPSHOT}, "3"},
-		{{.source = STORAGE_ALL, .stream_prefixes = (struct span[]){SPAN("a|2"), SPAN("b")},
-		  .stream_prefix_count = 2}, "2 5"},
-		{{.source = STORAGE_ALL, .stream_prefixes = (struct span[]){SPAN("a")},
-		  .stream_prefix_count = 1, .max_records = 3, .backward = true}, "4 3 2"},
-		{{.source = STORAGE_ALL, .types = (struct span[]){SPAN("type")}, .type_count = 1,
-		  .kinds = 1u << RECORD_EVENT}, "0 1 2 4 5"},
+		{{.source = STORAGE_ALL,
+		  .stream_prefixes = (struct span[]){SPAN("a|2"), SPAN("b")},
+		  .stream_prefix_count = 2},
+		 "2 5"},
+		{{.source = STORAGE_ALL,
+		  .stream_prefixes = (struct span[]){SPAN("a")},
+		  .stream_prefix_count = 1,
+		  .max_records = 3,
+		  .backward = true},
+		 "4 3 2"},
+		{{.source = STORAGE_ALL,
+		  .types = (struct span[]){SPAN("type")},
+		  .type_count = 1,
+		  .kinds = 1u << RECORD_EVENT},
+		 "0 1 2 4 5"},
 		{{.source = STORAGE_ALL, .types = (struct span[]){SPAN("other")}, .type_count = 1}, ""},
 	};
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
@@ -169,8 +191,11 @@ Test(journal, says_where_to_go_on)
 		{{.source = STORAGE_ALL, .max_records = 2}, 2},
 		{{.source = STORAGE_ALL, .to = TO_POSITION, .to_value = 2}, 3},
 		{{.source = STORAGE_ALL, .backward = true, .max_records = 2}, 3},
-		{{.source = STORAGE_ALL, .stream_prefixes = (struct span[]){SPAN("a")},
-		  .stream_prefix_count = 1, .max_records = 2}, 2},
+		{{.source = STORAGE_ALL,
+		  .stream_prefixes = (struct span[]){SPAN("a")},
+		  .stream_prefix_count = 1,
+		  .max_records = 2},
+		 2},
 	};
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		struct journal_read *read = open_read(&b, &table[i].q, &g);
@@ -218,7 +243,8 @@ static const char *load(struct bench *b, const char *stream, bool at, uint64_t a
 	static char text[4096];
 	struct got g = {0};
 	struct journal_read *read;
-	struct journal_load l = {.stream = span_str(stream), .has_at_sequence = at, .at_sequence = at_sequence};
+	struct journal_load l = {
+		.stream = span_str(stream), .has_at_sequence = at, .at_sequence = at_sequence};
 	size_t n = 0;
 	bool end = false;
 	cr_assert(journal_load_open(b->journal, &l, &b->mailbox, on_page, &g, &read, NULL) == ERR_OK);
@@ -283,8 +309,8 @@ Test(journal, checks_cursors)
 	cr_assert(journal_cursor_check(b.journal, &c, true, NULL, NULL) == ERR_INVALID);
 	/* And reads use it. */
 	struct journal_read *read;
-	struct journal_query q = {.source = STORAGE_ALL, .from = FROM_CURSOR,
-				  .from_cursor = journal_cursor_at(b.journal, 9)};
+	struct journal_query q = {
+		.source = STORAGE_ALL, .from = FROM_CURSOR, .from_cursor = journal_cursor_at(b.journal, 9)};
 	cr_assert(journal_read_open(b.journal, &q, &b.mailbox, on_page, NULL, &read, NULL) == ERR_CONFLICT);
 	q.from_cursor = journal_cursor_at(b.journal, 4);
 	cr_assert_str_eq(read_all(&b, &q), "4 5");
@@ -543,8 +569,11 @@ Test(journal, a_subscription_from_a_sequence_to_come)
 {
 	struct bench b;
 	struct got g = {0};
-	struct journal_query q = {.source = STORAGE_STREAM, .name = SPAN("x"), .live = true,
-				  .from = FROM_SEQUENCE, .from_value = 3};
+	struct journal_query q = {.source = STORAGE_STREAM,
+				  .name = SPAN("x"),
+				  .live = true,
+				  .from = FROM_SEQUENCE,
+				  .from_value = 3};
 	bench_open(&b);
 	struct journal_read *read = open_read(&b, &q, &g);
 	bench_next(&b, read, &g);
