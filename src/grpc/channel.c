@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include "base/random.h"
 #include "grpc/addr.h"
 #include "grpc/call.h"
+#include "grpc/channel_resolve.h"
 #include "grpc/conn.h"
 
 #define CHANNEL_MAGIC 0x6368616eu
@@ -30,6 +30,7 @@ struct channel_attempt {
 	struct conn *conn; /* connected, SETTINGS are due */
 	struct loop_timer *timeout;
 	struct loop_task begin;
+	struct resolve *resolve; /* under way, or NULL */
 	struct err why;
 };
 
@@ -126,6 +127,8 @@ static void channel_attempt_end(struct grpc_channel *ch)
 	struct channel_attempt *attempt = &ch->attempt;
 	attempt->running = false;
 	loop_timer_cancel(attempt->timeout);
+	resolve_cancel(attempt->resolve);
+	attempt->resolve = NULL;
 	if (attempt->event_set)
 		event_del(&attempt->connected);
 	attempt->event_set = false;
@@ -252,26 +255,27 @@ static void channel_connect(struct grpc_channel *ch)
 	channel_update(ch, NULL);
 }
 
+static void channel_on_resolved(struct addrinfo *list, const char *why, void *arg)
+{
+	struct grpc_channel *ch = OBJ_CAST(struct grpc_channel, arg, CHANNEL_MAGIC);
+	ch->attempt.resolve = NULL;
+	if (!list)
+		err_set(&ch->attempt.why, ERR_UNAVAILABLE, "name not found: %s", why);
+	ch->attempt.addresses = ch->attempt.next = list;
+	channel_attempt_next(ch);
+}
+
 static void channel_run_begin(struct loop_task *task)
 {
 	struct grpc_channel *ch = CONTAINER_OF(task, struct grpc_channel, attempt.begin);
-	char host[ADDR_HOST_BYTES], port[8];
-	int port_number;
-	if (!ch->attempt.running || ch->attempt.addresses)
+	char host[ADDR_HOST_BYTES];
+	int port;
+	if (!ch->attempt.running || ch->attempt.addresses || ch->attempt.resolve)
 		return;
-	if (addr_split(ch->target, host, &port_number, &ch->attempt.why)) {
+	if (addr_split(ch->target, host, &port, &ch->attempt.why))
 		channel_attempt_failed(ch);
-		return;
-	}
-	snprintf(port, sizeof(port), "%d", port_number);
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	int r = getaddrinfo(host[0] ? host : NULL, port, &hints, &ch->attempt.addresses);
-	if (r) {
-		ch->attempt.addresses = NULL;
-		err_set(&ch->attempt.why, ERR_UNAVAILABLE, "name not found: %s", gai_strerror(r));
-	}
-	ch->attempt.next = ch->attempt.addresses;
-	channel_attempt_next(ch);
+	else
+		ch->attempt.resolve = resolve_start(ch->loop, host, port, channel_on_resolved, ch);
 }
 
 static void channel_on_backoff_over(void *arg)

@@ -236,6 +236,14 @@ static void rig_on_state(struct grpc_channel *ch, enum grpc_channel_state state,
 		rig->states[rig->state_n++] = state;
 }
 
+void rig_add_methods(struct rig *rig)
+{
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+		methods[i].arg = rig;
+	grpc_server_add(rig->server, methods, ARRAY_LEN(methods));
+	grpc_server_set_http(rig->server, http_handle, rig);
+}
+
 void rig_start_with(struct rig *rig, const struct grpc_server_config *config,
 		    const struct grpc_channel_config *channel)
 {
@@ -244,10 +252,7 @@ void rig_start_with(struct rig *rig, const struct grpc_server_config *config,
 	if (!server.listen)
 		server.listen = "127.0.0.1:0";
 	rig->server = grpc_server_new(&server, &rig->loop, 1);
-	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
-		methods[i].arg = rig;
-	grpc_server_add(rig->server, methods, ARRAY_LEN(methods));
-	grpc_server_set_http(rig->server, http_handle, rig);
+	rig_add_methods(rig);
 	struct err err = {0};
 	enum err_code rc = grpc_server_listen(rig->server, &err);
 	must(rc == ERR_OK);

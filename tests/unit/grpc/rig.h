@@ -45,6 +45,7 @@ struct got {
 void rig_start(struct rig *rig);
 void rig_start_with(struct rig *rig, const struct grpc_server_config *config,
 		    const struct grpc_channel_config *channel);
+void rig_add_methods(struct rig *rig); /* to rig->server */
 void rig_stop(struct rig *rig);
 /* Turns the loop until cond, at most 10 s. */
 #define RIG_UNTIL(rig, cond)                                   \
