@@ -27,6 +27,7 @@
 
 #define LAST_LINES 10
 #define SERVICES_MAX 64
+#define JOURNAL_PORT 7117
 
 struct dev_conf {
 	int64_t http_port;
@@ -55,7 +56,7 @@ struct dev {
 	struct supervisor *supervisor;
 	size_t journal, function, proxy; /* children */
 	int journal_port, function_port, management_port, metrics_port;
-	bool journal_up, announced;
+	bool journal_up, discovered, announced;
 	char *last[LAST_LINES]; /* the function's, oldest first */
 	size_t last_n;
 	struct service services[SERVICES_MAX];
@@ -72,6 +73,8 @@ static int socket_on(int port, bool connect_it)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
+	int on = 1;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	struct timeval patience = {.tv_usec = 200 * 1000};
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	int r = connect_it ? connect(fd, (struct sockaddr *)&a, sizeof(a))
@@ -101,6 +104,16 @@ static bool port_answers(int port)
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;
+}
+
+/* The journal's usual port, so that `cairn read` finds it without a flag, unless that is taken. */
+static int choose_journal_port(void)
+{
+	int fd = port_answers(JOURNAL_PORT) ? -1 : socket_on(JOURNAL_PORT, false);
+	if (fd < 0)
+		return free_port();
+	close(fd);
+	return JOURNAL_PORT;
 }
 
 /* Does GET /ready of the proxy's management port say 200? */
@@ -195,6 +208,8 @@ static void on_log_line(struct dev *dev, const char *who, struct span text)
 	} else {
 		if (!strcmp(msg, "service"))
 			keep_service(dev, line);
+		if (!strcmp(msg, "function discovered"))
+			dev->discovered = true; /* its services have been told of, all of them */
 		if (dev->conf.verbose || !strcmp(level, "warn") || !strcmp(level, "error"))
 			say_in_words(who, line);
 	}
@@ -272,7 +287,7 @@ static void dev_on_tick(void *arg)
 		start_or_fail(dev, dev->function);
 		if (!dev->failed)
 			start_or_fail(dev, dev->proxy);
-	} else if (!dev->announced && proxy_is_ready(dev->management_port)) {
+	} else if (dev->discovered && !dev->announced && proxy_is_ready(dev->management_port)) {
 		dev->announced = true;
 		announce(dev);
 	}
@@ -309,9 +324,10 @@ static enum cli_exit dev_run(struct dev *dev, char *const function_argv[])
 	char *management = mem_xprintf("MANAGEMENT_PORT=%d", dev->management_port);
 	char *metrics = mem_xprintf("METRICS_PORT=%d", dev->metrics_port);
 	char *journal = mem_xprintf("CAIRN_JOURNAL=%s", listen);
-	char listen_flag[] = "--listen", storage_flag[] = "--storage", format_flag[] = "--log-format", json[] = "json";
+	char listen_flag[] = "--listen", storage_flag[] = "--storage", format_flag[] = "--log-format", json[] = "json",
+	     level_flag[] = "--log-level", info[] = "info";
 	char *const cairnd_argv[] = {cairnd, listen_flag, listen, storage_flag, storage, format_flag, json, NULL};
-	char *const proxy_argv[] = {cairn_proxy, format_flag, json, NULL};
+	char *const proxy_argv[] = {cairn_proxy, format_flag, json, level_flag, info, NULL};
 	const char *const function_env[] = {"HOST=127.0.0.1", port, "PYTHONUNBUFFERED=1", NULL};
 	const char *const proxy_env[] = {http_port, user_port, "USER_FUNCTION_HOST=127.0.0.1",
 					 management, metrics, "METRICS_HOST=127.0.0.1", journal, NULL};
@@ -360,7 +376,7 @@ static enum cli_exit dev_main(int argc, char *const argv[])
 		err_set(&err, ERR_INVALID, "the function's command is missing: cairn dev [OPTION...] -- COMMAND...");
 		code = cli_fail(&cli_dev, &err);
 	} else if (!exit_now) {
-		dev.journal_port = free_port();
+		dev.journal_port = choose_journal_port();
 		dev.function_port = free_port();
 		dev.management_port = free_port();
 		dev.metrics_port = free_port();
