@@ -35,7 +35,8 @@ struct json_reader {
 enum err_code json_begin(struct json_reader *r, struct span text, struct arena *arena, struct err *err);
 enum err_code json_advance(struct json_reader *r);
 /* Sets the error "line 1, column 2, at a.b[3]: ..." and returns ERR_INVALID. */
-enum err_code json_fail(const struct json_reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+enum err_code json_fail(const struct json_reader *r, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 /* Puts the place before an error that was set without one; returns code. */
 enum err_code json_locate(const struct json_reader *r, enum err_code code);
 /* "expected WHAT, found a string". */
@@ -59,8 +60,10 @@ enum err_code json_message(struct json_reader *r, struct pb_msg *msg, unsigned d
 /* The fields of an object; with_type: "@type" among them is passed over. */
 enum err_code json_fields(struct json_reader *r, struct pb_msg *msg, unsigned depth, bool with_type);
 enum err_code json_scalar(struct json_reader *r, const struct pb_field *field, union pb_value *ret);
-enum err_code json_map(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field, unsigned depth);
-enum err_code json_list(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field, unsigned depth);
+enum err_code json_map(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field,
+		       unsigned depth);
+enum err_code json_list(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field,
+			unsigned depth);
 /* A message whose type has a JSON form of its own. */
 enum err_code json_known_type(struct json_reader *r, struct pb_msg *msg, unsigned depth);
 

@@ -172,7 +172,8 @@ const struct pb_type *pb_find_type_by_url(const struct pb_pool *pool, struct spa
 /* --- wire format, and options read by number --- */
 
 enum pb_wire {
-	PB_VARINT = 0, PB_FIXED_64 = 1, PB_BYTES_FIELD = 2, PB_GROUP_START = 3, PB_GROUP_END = 4, PB_FIXED_32 = 5
+	PB_VARINT = 0, PB_FIXED_64 = 1, PB_BYTES_FIELD = 2, PB_GROUP_START = 3, PB_GROUP_END = 4,
+	PB_FIXED_32 = 5
 };
 
 struct pb_wire_field {
@@ -270,8 +271,9 @@ enum err_code pb_json_parse_field(struct pb_msg *msg, const struct pb_field *fie
 				  struct err *err);
 
 /* Appends the message as compact JSON: lowerCamelCase, in order of number, defaults printed (proto2's
- * declared ones too), unset messages, oneof members and proto3 optional fields left out. An Any whose type is not in the pool: {"@type":...,"value":base64}. Anys are
- * parsed in the message's arena. On an error out keeps what was written so far. */
+ * declared ones too), unset messages, oneof members and proto3 optional fields left out. An Any whose
+ * type is not in the pool: {"@type":...,"value":base64}. Anys are parsed in the message's arena. On an
+ * error out keeps what was written so far. */
 enum err_code pb_json_print(const struct pb_msg *msg, struct buf *out, struct err *err);
 /* The JSON of one field: its default, [] or {} if unset; null for an unset message. */
 enum err_code pb_json_print_field(const struct pb_msg *msg, const struct pb_field *field, struct buf *out,

@@ -27,7 +27,7 @@ SEED = int(os.environ.get('CAIRN_SEED', str(random.SystemRandom().randrange(2**3
 # libprotobuf reports every broken string on stderr by itself: that goes nowhere, Python's own errors do not.
 sys.stderr = os.fdopen(os.dup(2), 'w')
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-SAFE_TYPES = ['Scalars', 'Optionals', 'Lists', 'Maps', 'Choices', 'Tree', 'Known', 'KnownLists', 'Names', 'All']
+TYPES = ['Scalars', 'Optionals', 'Lists', 'Maps', 'Choices', 'Tree', 'Known', 'KnownLists', 'Names', 'All']
 
 
 # --- the two sides -------------------------------------------------------------------------------
@@ -76,7 +76,8 @@ STRINGS = ['', 'a', 'plain text', 'quote " and \\ and /', '\x00\x01\x1f\x7f', '\
 def gen_float(rng, single):
     pick = rng.randrange(8)
     if pick == 0:
-        return rng.choice([0.0, -0.0, 1.0, -1.0, 0.1, 1.5, 1e21, 1e-7, 123456789.0, 5e-324, 2.2250738585072014e-308,
+        return rng.choice([0.0, -0.0, 1.0, -1.0, 0.1, 1.5, 1e21, 1e-7, 123456789.0, 5e-324,
+                           2.2250738585072014e-308,
                            1.7976931348623157e308]) if not single else rng.choice(
             [0.0, -0.0, 1.0, 0.1, 1.1754944e-38, 3.4028235e38, 16777217.0])
     if pick == 1:
@@ -134,7 +135,8 @@ class Generator:
         """Fills a well-known type with something that has a JSON form; False: not one of these."""
         rng, name = self.rng, msg.DESCRIPTOR.full_name
         if name == 'google.protobuf.Timestamp':
-            msg.seconds = rng.choice([-62135596800, 253402300799, 0, -1, rng.randrange(-62135596800, 253402300800)])
+            first, last = -62135596800, 253402300799
+            msg.seconds = rng.choice([first, last, 0, -1, rng.randrange(first, last + 1)])
             msg.nanos = rng.choice([0, 1, 999999999, 500000000, 120000, rng.randrange(10**9)])
         elif name == 'google.protobuf.Duration':
             sign = rng.choice([1, -1])
@@ -146,7 +148,8 @@ class Generator:
         elif name == 'google.protobuf.Any':
             if rng.random() < 0.8:
                 inner = new(self.pool, rng.choice(
-                    ['kinds.Scalars', 'kinds.Tree', 'kinds.Choices', 'kinds.Known', 'google.protobuf.Duration',
+                    ['kinds.Scalars', 'kinds.Tree', 'kinds.Choices', 'kinds.Known',
+                     'google.protobuf.Duration',
                      'google.protobuf.Any', 'google.protobuf.Value', 'google.protobuf.Struct', 'kinds2.Old',
                      'google.protobuf.Empty', 'google.protobuf.Int64Value', 'google.protobuf.FieldMask']))
                 Generator(self.rng, self.pool, min(self.map_max, 1)).fill(inner, depth + 2)
@@ -259,7 +262,7 @@ class Checks:
         return msg
 
     def names(self):
-        return ['kinds.' + t for t in SAFE_TYPES] + ['kinds2.Old']
+        return ['kinds.' + t for t in TYPES] + ['kinds2.Old']
 
     def wire_to_json(self):
         name = self.rng.choice(self.names())
@@ -269,7 +272,8 @@ class Checks:
         want = json.loads(json_format.MessageToJson(msg, including_default_value_fields=True,
                                                     descriptor_pool=self.pool))
         check(code == 0, f'{name} refused', got, want)
-        check(same_json(loads_ours(got), want), f'{name} printed otherwise', wire, got.decode(), json.dumps(want))
+        check(same_json(loads_ours(got), want), f'{name} printed otherwise', wire, got.decode(),
+              json.dumps(want))
         check(b'": ' not in got.replace(b'\\"', b'') or b' ' in json.dumps(want).encode(), 'not compact', got)
 
     def json_to_wire(self):
@@ -278,7 +282,8 @@ class Checks:
         pick = self.rng.random
         text = json_format.MessageToJson(
             msg, including_default_value_fields=pick() < 0.3, preserving_proto_field_name=pick() < 0.3,
-            indent=self.rng.choice([None, 0, 3]), use_integers_for_enums=pick() < 0.3 and name != 'kinds.Known',
+            indent=self.rng.choice([None, 0, 3]),
+            use_integers_for_enums=pick() < 0.3 and name != 'kinds.Known',
             ensure_ascii=pick() < 0.5, descriptor_pool=self.pool)
         want = new(self.pool, name)
         try:
@@ -343,21 +348,24 @@ class Checks:
         code, got = self.ours.ask('J', name, raw)
         if code == 0:
             if not accepted:
-                check(any(re_found(d, raw) for d in WE_TAKE_MORE), f'{name}: Python refuses it, we take it', raw, got)
+                check(any(re_found(d, raw) for d in WE_TAKE_MORE), f'{name}: Python refuses it, we take it',
+                      raw, got)
                 return
             back = new(self.pool, name)
             back.ParseFromString(got)
             check(canonical(back) == canonical(want) or b'-0' in raw, f'{name} read otherwise', raw, got,
                   canonical(want))
         elif accepted:
-            check(any(d in got for d in WE_ARE_STRICTER), f'{name}: we refuse what Python takes: {got!r}', raw)
+            check(any(d in got for d in WE_ARE_STRICTER), f'{name}: we refuse what Python takes: {got!r}',
+                  raw)
 
 
 # What we refuse and Python's json_format takes, by our error text:
 WE_ARE_STRICTER = [
     b'this is not JSON',         # NaN, Infinity and -Infinity without quotes
     b'is not base64',            # Python skips characters that are not in the alphabet, and misplaced padding
-    b'is not an int', b'is not a uint', b'is not an sint', b'is not a fixed', b'is not an sfixed',  # "1_000", "007"
+    b'is not an int', b'is not a uint', b'is not an sint',
+    b'is not a fixed', b'is not an sfixed',  # "1_000", "007"
     b'is not a float', b'is not a double',  # "1_0", "inf", "infinity", "+1", ".5"
     b'is not a name or number',  # " 1", true
     b'is not a time', b'is not a duration',  # strptime takes one-digit days and hours, 24:00 zones, "+1.5s"
@@ -477,8 +485,9 @@ def mutate(rng, raw):
     return bytes(raw)
 
 
-TOKENS = [b'null', b'true', b'0', b'-1', b'1.5', b'1e2', b'""', b'"a"', b'[]', b'{}', b',', b':', b'{', b'}', b'[',
-          b']', b'"', b'\\u0041', b'\\ud800', b'"NaN"', b'\xff', b'9007199254740993', b'"@type"', b'3000000000']
+TOKENS = [b'null', b'true', b'0', b'-1', b'1.5', b'1e2', b'""', b'"a"', b'[]', b'{}', b',', b':', b'{', b'}',
+          b'[', b']', b'"', b'\\u0041', b'\\ud800', b'"NaN"', b'\xff', b'9007199254740993', b'"@type"',
+          b'3000000000']
 
 
 def mutate_text(rng, raw):
@@ -503,10 +512,13 @@ def mutate_text(rng, raw):
 # (type, JSON): both must agree, in refusing too.
 AGREED = [
     ('Scalars', '{}'), ('Scalars', ' \t\r\n{ } '), ('Scalars', ''), ('Scalars', 'null'), ('Scalars', '5'),
-    ('Scalars', '{} x'), ('Scalars', '{"anInt32": 1,}'), ('Scalars', '{anInt32: 1}'), ('Scalars', "{'anInt32': 1}"),
+    ('Scalars', '{} x'), ('Scalars', '{"anInt32": 1,}'), ('Scalars', '{anInt32: 1}'),
+    ('Scalars', "{'anInt32': 1}"),
     ('Scalars', '{"anInt32": 1e2}'), ('Scalars', '{"anInt32": 1.0}'), ('Scalars', '{"anInt32": 1.5}'),
-    ('Scalars', '{"anInt32": "12"}'), ('Scalars', '{"anInt32": " 12"}'), ('Scalars', '{"anInt32": 2147483648}'),
-    ('Scalars', '{"anInt32": -2147483648}'), ('Scalars', '{"anInt32": -2147483649}'), ('Scalars', '{"anInt32": true}'),
+    ('Scalars', '{"anInt32": "12"}'), ('Scalars', '{"anInt32": " 12"}'),
+    ('Scalars', '{"anInt32": 2147483648}'),
+    ('Scalars', '{"anInt32": -2147483648}'), ('Scalars', '{"anInt32": -2147483649}'),
+    ('Scalars', '{"anInt32": true}'),
     ('Scalars', '{"anInt32": 01}'), ('Scalars', '{"anInt32": 1.}'), ('Scalars', '{"anInt32": .5}'),
     ('Scalars', '{"anInt32": +1}'), ('Scalars', '{"anInt32": 1e}'), ('Scalars', '{"anInt32": ""}'),
     ('Scalars', '{"anInt32": null}'), ('Scalars', '{"an_int32": 5}'), ('Scalars', '{"an_Int32": 5}'),
@@ -515,54 +527,83 @@ AGREED = [
     ('Scalars', '{"aUint64": 18446744073709551615}'), ('Scalars', '{"aUint64": "18446744073709551615"}'),
     ('Scalars', '{"aUint64": 18446744073709551616}'), ('Scalars', '{"aUint64": -1}'),
     ('Scalars', '{"aUint32": 4294967295}'), ('Scalars', '{"aUint32": 4294967296}'),
-    ('Scalars', '{"aDouble": "1.5"}'), ('Scalars', '{"aDouble": "NaN"}'), ('Scalars', '{"aDouble": "Infinity"}'),
-    ('Scalars', '{"aDouble": "-Infinity"}'), ('Scalars', '{"aDouble": 1e400}'), ('Scalars', '{"aDouble": -0.0}'),
+    ('Scalars', '{"aDouble": "1.5"}'), ('Scalars', '{"aDouble": "NaN"}'),
+    ('Scalars', '{"aDouble": "Infinity"}'),
+    ('Scalars', '{"aDouble": "-Infinity"}'), ('Scalars', '{"aDouble": 1e400}'),
+    ('Scalars', '{"aDouble": -0.0}'),
     ('Scalars', '{"aDouble": 4.9e-324}'), ('Scalars', '{"aDouble": 1}'), ('Scalars', '{"aDouble": ""}'),
-    ('Scalars', '{"aFloat": 3.4028234663852886e38}'), ('Scalars', '{"aFloat": 3.5e38}'), ('Scalars', '{"aFloat": 1e-50}'),
+    ('Scalars', '{"aFloat": 3.4028234663852886e38}'), ('Scalars', '{"aFloat": 3.5e38}'),
+    ('Scalars', '{"aFloat": 1e-50}'),
     ('Scalars', '{"aBool": "true"}'), ('Scalars', '{"aBool": 1}'), ('Scalars', '{"aBool": true}'),
-    ('Scalars', '{"aString": 1}'), ('Scalars', '{"aString": "\\ud83d\\ude00"}'), ('Scalars', '{"aString": "\\ud83d"}'),
-    ('Scalars', '{"aString": "\\ude00"}'), ('Scalars', '{"aString": "\\ud83dx"}'), ('Scalars', '{"aString": "a\nb"}'),
-    ('Scalars', '{"aString": "\\x"}'), ('Scalars', '{"aString": "\\u00e"}'), ('Scalars', '{"aString": "\\u0000"}'),
+    ('Scalars', '{"aString": 1}'), ('Scalars', '{"aString": "\\ud83d\\ude00"}'),
+    ('Scalars', '{"aString": "\\ud83d"}'),
+    ('Scalars', '{"aString": "\\ude00"}'), ('Scalars', '{"aString": "\\ud83dx"}'),
+    ('Scalars', '{"aString": "a\nb"}'),
+    ('Scalars', '{"aString": "\\x"}'), ('Scalars', '{"aString": "\\u00e"}'),
+    ('Scalars', '{"aString": "\\u0000"}'),
     ('Scalars', '{"aString": "a'), ('Scalars', '{"aString": "\\'), ('Scalars', '{"aString": ["a"]}'),
-    ('Scalars', '{"someBytes": "AQID"}'), ('Scalars', '{"someBytes": "AQ=="}'), ('Scalars', '{"someBytes": "AQ"}'),
+    ('Scalars', '{"someBytes": "AQID"}'), ('Scalars', '{"someBytes": "AQ=="}'),
+    ('Scalars', '{"someBytes": "AQ"}'),
     ('Scalars', '{"someBytes": "-_-_"}'), ('Scalars', '{"someBytes": ""}'), ('Scalars', '{"someBytes": 1}'),
-    ('Scalars', '{"aColor": "COLOR_RED"}'), ('Scalars', '{"aColor": "COLOR_CRIMSON"}'), ('Scalars', '{"aColor": 7}'),
+    ('Scalars', '{"aColor": "COLOR_RED"}'), ('Scalars', '{"aColor": "COLOR_CRIMSON"}'),
+    ('Scalars', '{"aColor": 7}'),
     ('Scalars', '{"aColor": 99}'), ('Scalars', '{"aColor": "COLOR_PINK"}'), ('Scalars', '{"aColor": "7"}'),
     ('Scalars', '{"aColor": -3}'), ('Scalars', '{"aColor": null}'),
     ('Scalars', '{"anInt32": 1, "anInt32": 2}'), ('Scalars', '{"unknown": 1}'), ('Scalars', '{"@type": "x"}'),
     ('Scalars', '{"anInt32": {}}'), ('Scalars', '{"": 1}'), ('Scalars', '{"anInt32": 1 "aBool": true}'),
     ('Lists', '{"int32s": [1, "2", 3e0]}'), ('Lists', '{"int32s": [1, null]}'), ('Lists', '{"int32s": null}'),
-    ('Lists', '{"int32s": 1}'), ('Lists', '{"int32s": []}'), ('Lists', '{"int32s": [1,]}'), ('Lists', '{"int32s": [}'),
-    ('Lists', '{"scalars": [{}, {"anInt32": 1}]}'), ('Lists', '{"scalars": [null]}'), ('Lists', '{"strings": ["", "a"]}'),
-    ('Maps', '{"strings": {"a": "b", "": ""}}'), ('Maps', '{"strings": {"a": null}}'), ('Maps', '{"strings": null}'),
-    ('Maps', '{"strings": {"a": "b", "a": "c"}}'), ('Maps', '{"strings": []}'), ('Maps', '{"int32s": {"1": 2}}'),
-    ('Maps', '{"int32s": {"x": 2}}'), ('Maps', '{"int32s": {"": 2}}'), ('Maps', '{"bools": {"true": "a", "false": "b"}}'),
-    ('Maps', '{"bools": {"1": "a"}}'), ('Maps', '{"bools": {"True": "a"}}'), ('Maps', '{"fixed32s": {"1": {}}}'),
-    ('Maps', '{"fixed32s": {"1": null}}'), ('Maps', '{"fixed64s": {"1": null}}'), ('Maps', '{"int64s": {"-1": 1}}'),
-    ('Maps', '{"uint32s": {"-1": 1}}'), ('Maps', '{"sint64s": {"5": "COLOR_BLUE"}}'), ('Maps', '{"sfixed64s": {"5": {}}}'),
+    ('Lists', '{"int32s": 1}'), ('Lists', '{"int32s": []}'), ('Lists', '{"int32s": [1,]}'),
+    ('Lists', '{"int32s": [}'),
+    ('Lists', '{"scalars": [{}, {"anInt32": 1}]}'), ('Lists', '{"scalars": [null]}'),
+    ('Lists', '{"strings": ["", "a"]}'),
+    ('Maps', '{"strings": {"a": "b", "": ""}}'), ('Maps', '{"strings": {"a": null}}'),
+    ('Maps', '{"strings": null}'),
+    ('Maps', '{"strings": {"a": "b", "a": "c"}}'), ('Maps', '{"strings": []}'),
+    ('Maps', '{"int32s": {"1": 2}}'),
+    ('Maps', '{"int32s": {"x": 2}}'), ('Maps', '{"int32s": {"": 2}}'),
+    ('Maps', '{"bools": {"true": "a", "false": "b"}}'),
+    ('Maps', '{"bools": {"1": "a"}}'), ('Maps', '{"bools": {"True": "a"}}'),
+    ('Maps', '{"fixed32s": {"1": {}}}'),
+    ('Maps', '{"fixed32s": {"1": null}}'), ('Maps', '{"fixed64s": {"1": null}}'),
+    ('Maps', '{"int64s": {"-1": 1}}'),
+    ('Maps', '{"uint32s": {"-1": 1}}'), ('Maps', '{"sint64s": {"5": "COLOR_BLUE"}}'),
+    ('Maps', '{"sfixed64s": {"5": {}}}'),
     ('Choices', '{"aString": "x", "aBool": true}'), ('Choices', '{"aString": "x", "aBool": null}'),
-    ('Choices', '{"aString": ""}'), ('Choices', '{"anInt64": 0, "aUint32": 0}'), ('Choices', '{"nothing": null}'),
+    ('Choices', '{"aString": ""}'), ('Choices', '{"anInt64": 0, "aUint32": 0}'),
+    ('Choices', '{"nothing": null}'),
     ('Choices', '{"value": null}'), ('Choices', '{"scalars": {}}'), ('Choices', '{"scalars": null}'),
     ('Choices', '{"wrapped": null}'), ('Choices', '{"wrapped": 0}'), ('Choices', '{"empty": {}}'),
-    ('Choices', '{"empty": {"a": 1}}'), ('Choices', '{"aDouble": 0}'), ('Choices', '{"nothing": "NULL_VALUE"}'),
+    ('Choices', '{"empty": {"a": 1}}'), ('Choices', '{"aDouble": 0}'),
+    ('Choices', '{"nothing": "NULL_VALUE"}'),
     ('Optionals', '{"anInt32": 0, "aString": "", "aBool": false}'), ('Optionals', '{"scalars": {}}'),
     ('Optionals', '{"anInt32": null}'),
-    ('Known', '{"timestamp": "2006-01-02T15:04:05Z"}'), ('Known', '{"timestamp": "2006-01-02T15:04:05.123456789Z"}'),
-    ('Known', '{"timestamp": "2006-01-02T15:04:05+07:30"}'), ('Known', '{"timestamp": "2006-01-02T15:04:05.5-08:00"}'),
+    ('Known', '{"timestamp": "2006-01-02T15:04:05Z"}'),
+    ('Known', '{"timestamp": "2006-01-02T15:04:05.123456789Z"}'),
+    ('Known', '{"timestamp": "2006-01-02T15:04:05+07:30"}'),
+    ('Known', '{"timestamp": "2006-01-02T15:04:05.5-08:00"}'),
     ('Known', '{"timestamp": "2006-01-02T15:04:05"}'), ('Known', '{"timestamp": "2006-01-02 15:04:05Z"}'),
     ('Known', '{"timestamp": "2006-02-30T15:04:05Z"}'), ('Known', '{"timestamp": "2004-02-29T15:04:05Z"}'),
-    ('Known', '{"timestamp": "2006-01-02T15:04:05.1234567891Z"}'), ('Known', '{"timestamp": "0000-01-01T00:00:00Z"}'),
-    ('Known', '{"timestamp": "0001-01-01T00:00:00Z"}'), ('Known', '{"timestamp": "9999-12-31T23:59:59.999999999Z"}'),
-    ('Known', '{"timestamp": "2006-01-02T24:04:05Z"}'), ('Known', '{"timestamp": 5}'), ('Known', '{"timestamp": ""}'),
+    ('Known', '{"timestamp": "2006-01-02T15:04:05.1234567891Z"}'),
+    ('Known', '{"timestamp": "0000-01-01T00:00:00Z"}'),
+    ('Known', '{"timestamp": "0001-01-01T00:00:00Z"}'),
+    ('Known', '{"timestamp": "9999-12-31T23:59:59.999999999Z"}'),
+    ('Known', '{"timestamp": "2006-01-02T24:04:05Z"}'), ('Known', '{"timestamp": 5}'),
+    ('Known', '{"timestamp": ""}'),
     ('Known', '{"timestamp": "2006-01-02t15:04:05Z"}'), ('Known', '{"timestamp": null}'),
-    ('Known', '{"duration": "1.5s"}'), ('Known', '{"duration": "-0.5s"}'), ('Known', '{"duration": "-1.000000001s"}'),
-    ('Known', '{"duration": "1"}'), ('Known', '{"duration": "s"}'), ('Known', '{"duration": "315576000001s"}'),
+    ('Known', '{"duration": "1.5s"}'), ('Known', '{"duration": "-0.5s"}'),
+    ('Known', '{"duration": "-1.000000001s"}'),
+    ('Known', '{"duration": "1"}'), ('Known', '{"duration": "s"}'),
+    ('Known', '{"duration": "315576000001s"}'),
     ('Known', '{"duration": "315576000000s"}'), ('Known', '{"duration": "1m"}'), ('Known', '{"duration": 1}'),
-    ('Known', '{"fieldMask": "a,fooBar.b"}'), ('Known', '{"fieldMask": ""}'), ('Known', '{"fieldMask": "foo_bar"}'),
-    ('Known', '{"struct": {"a": [1, {"b": null}], "c": true}}'), ('Known', '{"struct": []}'), ('Known', '{"struct": {}}'),
+    ('Known', '{"fieldMask": "a,fooBar.b"}'), ('Known', '{"fieldMask": ""}'),
+    ('Known', '{"fieldMask": "foo_bar"}'),
+    ('Known', '{"struct": {"a": [1, {"b": null}], "c": true}}'), ('Known', '{"struct": []}'),
+    ('Known', '{"struct": {}}'),
     ('Known', '{"value": null}'), ('Known', '{"value": [[], {}]}'),
-    ('Known', '{"listValue": [null, 1, "a"]}'), ('Known', '{"listValue": {}}'), ('Known', '{"nullValue": null}'),
-    ('Known', '{"int64Value": "5"}'), ('Known', '{"int64Value": 5}'), ('Known', '{"int64Value": {"value": 5}}'),
+    ('Known', '{"listValue": [null, 1, "a"]}'), ('Known', '{"listValue": {}}'),
+    ('Known', '{"nullValue": null}'),
+    ('Known', '{"int64Value": "5"}'), ('Known', '{"int64Value": 5}'),
+    ('Known', '{"int64Value": {"value": 5}}'),
     ('Known', '{"boolValue": false}'), ('Known', '{"stringValue": ""}'), ('Known', '{"bytesValue": "AQ"}'),
     ('Known', '{"any": {}}'), ('Known', '{"any": null}'), ('Known', '{"any": []}'),
     ('Known', '{"any": {"@type": "type.googleapis.com/kinds.Tree", "name": "x"}}'),
@@ -604,13 +645,15 @@ DIFFERENCES = [
     ('Scalars', '{"aDouble": NaN}', 'not JSON'), ('Scalars', '{"aDouble": -Infinity}', 'not JSON'),
     ('Scalars', '{"aDouble": "inf"}', 'is not a double'), ('Scalars', '{"aDouble": " 1"}', 'is not a double'),
     # base64 holds nothing else.
-    ('Scalars', '{"someBytes": "A*QID"}', 'is not base64'), ('Scalars', '{"someBytes": "A"}', 'is not base64'),
+    ('Scalars', '{"someBytes": "A*QID"}', 'is not base64'),
+    ('Scalars', '{"someBytes": "A"}', 'is not base64'),
     # A number beyond a double is none, in a Value too.
     ('Known', '{"value": 1e400}', 'is not a double'),
     # A bool is no number.
     ('Scalars', '{"aColor": true}', 'found true'), ('Scalars', '{"aColor": 1.5}', 'is not a name or number'),
-    # null is NullValue's value wherever it stands.
-    ('Known', '{"any": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}', 'has no such field'),
+    # An Any's members are its message's, an empty message's too.
+    ('Known', '{"any": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}',
+     'has no such field'),
     # What follows the first '/' is the type's name (JSON types have slashes in theirs).
     ('Known', '{"any": {"@type": "a/b/kinds.Tree"}}', 'names no message type'),
     ('Known', '{"any": {"@type": "kinds.Tree"}}', 'names no message type'),
@@ -620,7 +663,8 @@ DIFFERENCES = [
     # Forms of time that RFC 3339 does not have.
     ('Known', '{"timestamp": "2006-1-2T15:04:05Z"}', 'is not a time'),
     ('Known', '{"timestamp": "2006-01-02T15:04:05.Z"}', 'is not a time'),
-    ('Known', '{"duration": "1.s"}', 'is not a duration'), ('Known', '{"duration": "+1s"}', 'is not a duration'),
+    ('Known', '{"duration": "1.s"}', 'is not a duration'),
+    ('Known', '{"duration": "+1s"}', 'is not a duration'),
     ('Known', '{"duration": ".5s"}', 'is not a duration'),
     # Messages nest to protobuf's own limit of 100; every level of a Struct is three messages.
     ('Tree', '{"only":' * 101 + '{}' + '}' * 101, 'nested more than 100'),
@@ -686,9 +730,11 @@ def texts(ours, pool):
             setattr(msg, field.name, value)
             code, text = ours.ask('K', 'kinds.Scalars', field.name, msg.SerializeToString())
             check(code == 0, field.name, value, text)
-            printed = json.loads(json_format.MessageToJson(msg, including_default_value_fields=True))[field.json_name]
+            printed = json.loads(json_format.MessageToJson(msg, including_default_value_fields=True))
+            printed = printed[field.json_name]
             if isinstance(printed, float):
-                check(math.copysign(1, float(text)) == math.copysign(1, printed) and float(text) == printed, text)
+                check(math.copysign(1, float(text)) == math.copysign(1, printed), text)
+                check(float(text) == printed, text)
             else:
                 check(text.decode() == (str(printed).lower() if isinstance(printed, bool) else str(printed)),
                       field.name, text, printed)
