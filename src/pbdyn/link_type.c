@@ -37,17 +37,18 @@ static int compare_json_names(const void *a, const void *b)
 
 /* Whoever shares its JSON name with another field goes by its proto name, which is unique; that may
  * collide with a third field's JSON name, which then does the same. Ends because each round makes at
- * least one more field go by its proto name. */
+ * least one more field go by its proto name; where it goes on for long, all do. */
 static enum err_code settle_json_names(struct loader *l, struct load_type *t)
 {
 	size_t n = t->type->field_count;
 	bool changed = true;
+	unsigned rounds = 0;
 	struct pb_field **sorted = arena_alloc(&l->scratch, (n + 1) * sizeof(struct pb_field *));
 	if (!sorted)
 		return load_exhausted(l);
 	for (size_t i = 0; i < n; i++)
 		sorted[i] = &t->fields[i];
-	while (changed) {
+	for (; changed && rounds < 10; rounds++) {
 		changed = false;
 		qsort(sorted, n, sizeof(struct pb_field *), compare_json_names);
 		for (size_t i = 0, end; i < n; i = end) {
@@ -60,6 +61,8 @@ static enum err_code settle_json_names(struct loader *l, struct load_type *t)
 			}
 		}
 	}
+	for (size_t i = 0; changed && i < n; i++)
+		t->fields[i].json_name = t->fields[i].name;
 	return ERR_OK;
 }
 

@@ -183,6 +183,37 @@ static enum err_code take_name(struct loader *l, struct span message, uint32_t n
 	return add_symbol(l, *ret_full, kind, what);
 }
 
+static int compare_value_names(const void *a, const void *b)
+{
+	return span_cmp((*(const struct pb_enum_value *const *)a)->name,
+			(*(const struct pb_enum_value *const *)b)->name);
+}
+
+/* By number, and of aliases the first declared first. */
+static int compare_value_numbers(const void *a, const void *b)
+{
+	const struct pb_enum_value *x = *(const struct pb_enum_value *const *)a;
+	const struct pb_enum_value *y = *(const struct pb_enum_value *const *)b;
+	if (x->number != y->number)
+		return x->number < y->number ? -1 : 1;
+	return (x > y) - (x < y);
+}
+
+static enum err_code index_enum(struct loader *l, struct pb_enum *e)
+{
+	const struct pb_enum_value **by_name = NULL, **by_number = NULL;
+	enum err_code code = take_room(l, e->value_count, sizeof(*by_name), &by_name);
+	if (code || (code = take_room(l, e->value_count, sizeof(*by_number), &by_number)))
+		return code;
+	for (size_t i = 0; i < e->value_count; i++)
+		by_name[i] = by_number[i] = &e->values[i];
+	qsort(by_name, e->value_count, sizeof(*by_name), compare_value_names);
+	qsort(by_number, e->value_count, sizeof(*by_number), compare_value_numbers);
+	e->by_name = by_name;
+	e->by_number = by_number;
+	return ERR_OK;
+}
+
 static enum err_code load_enum(struct loader *l, struct span raw, struct span scope, struct pb_enum *e)
 {
 	struct pb_enum_value *values = NULL;
@@ -206,8 +237,9 @@ static enum err_code load_enum(struct loader *l, struct span raw, struct span sc
 					 SPAN_ARG(e->full_name));
 		values++;
 	}
-	return e->value_count ? ERR_OK
-			      : load_fail(l, l->file, "enum %.*s has no value", SPAN_ARG(e->full_name));
+	if (e->value_count == 0)
+		return load_fail(l, l->file, "enum %.*s has no value", SPAN_ARG(e->full_name));
+	return index_enum(l, e);
 }
 
 /* What the field says of itself; what it says of other types waits for link.c. */

@@ -107,6 +107,7 @@ struct pb_enum { /* open: numbers without a name are kept as they are, proto2's 
 	struct span name, full_name;
 	const struct pb_enum_value *values; /* in declaration order */
 	size_t value_count;
+	const struct pb_enum_value *const *by_name, *const *by_number; /* private: sorted for lookup */
 	bool null_value; /* google.protobuf.NullValue */
 	const struct pb_file *file;
 };

@@ -166,20 +166,27 @@ const struct pb_service *const *pb_pool_services(const struct pb_pool *pool, siz
 
 const struct pb_enum_value *pb_enum_by_number(const struct pb_enum *e, int32_t number)
 {
-	for (size_t i = 0; i < e->value_count; i++) {
-		if (e->values[i].number == number)
-			return &e->values[i];
+	size_t low = 0, high = e->value_count;
+	while (low < high) { /* the first that is not below number: of aliases the first declared */
+		size_t middle = low + (high - low) / 2;
+		if (e->by_number[middle]->number < number)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return NULL;
+	return low < e->value_count && e->by_number[low]->number == number ? e->by_number[low] : NULL;
+}
+
+static int compare_value_name(const void *name, const void *value)
+{
+	return span_cmp(*(const struct span *)name, (*(const struct pb_enum_value *const *)value)->name);
 }
 
 const struct pb_enum_value *pb_enum_by_name(const struct pb_enum *e, struct span name)
 {
-	for (size_t i = 0; i < e->value_count; i++) {
-		if (span_eq(e->values[i].name, name))
-			return &e->values[i];
-	}
-	return NULL;
+	const struct pb_enum_value *const *found =
+		bsearch(&name, e->by_name, e->value_count, sizeof(*e->by_name), compare_value_name);
+	return found ? *found : NULL;
 }
 
 const struct pb_type *pb_find_type_by_url(const struct pb_pool *pool, struct span type_url)

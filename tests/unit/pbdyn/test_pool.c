@@ -446,6 +446,49 @@ Test(pool, gives_fields_that_share_a_json_name_their_own)
 	by_hand_release(&h);
 }
 
+/* Each takes the next one's name as its JSON name: all must go by their own in the end. */
+Test(pool, settles_a_long_chain_of_json_names)
+{
+	struct by_hand h;
+	struct buf fields;
+	char name[16], next[16];
+	by_hand_init(&h);
+	buf_init(&fields, MIB);
+	cr_assert_eq(pb_put_bytes(&fields, 1, SPAN("M")), ERR_OK);
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		snprintf(next, sizeof(next), "f%d", i == 39 ? 39 : i + 1);
+		struct span f = nest(&h.arena, "1s 3v 5v 10s", name, i + 1, PB_INT32, next);
+		cr_assert_eq(pb_put_bytes(&fields, 2, f), ERR_OK);
+	}
+	struct span m = buf_span(&fields), file = nest(&h.arena, "1s 4m", "x.proto", &m);
+	link_files(&h, nest(&h.arena, "1m", &file));
+	cr_assert_eq(h.code, ERR_OK, "%s", h.err.text);
+	const struct pb_type *t = pb_find_type(h.pool, SPAN("M"));
+	for (size_t i = 0; i < 40; i++)
+		cr_assert(span_eq(t->fields[i].json_name, t->fields[i].name), "%zu", i);
+	buf_release(&fields);
+	by_hand_release(&h);
+}
+
+Test(pool, finds_enum_values_both_ways)
+{
+	struct fixture f;
+	fixture_init(&f);
+	const struct pb_enum *e = pb_find_enum(f.pool, SPAN("kinds.Color"));
+	cr_assert_eq(pb_enum_by_name(e, SPAN("COLOR_CRIMSON"))->number, 1);
+	cr_assert_eq(pb_enum_by_name(e, SPAN("COLOR_BELOW"))->number, -3);
+	cr_assert_null(pb_enum_by_name(e, SPAN("COLOR")));
+	cr_assert_null(pb_enum_by_name(e, SPAN("")));
+	cr_assert(span_eq_str(pb_enum_by_number(e, 1)->name, "COLOR_RED")); /* the first of two */
+	cr_assert(span_eq_str(pb_enum_by_number(e, -3)->name, "COLOR_BELOW"));
+	cr_assert(span_eq_str(pb_enum_by_number(e, 7)->name, "COLOR_BLUE"));
+	cr_assert_null(pb_enum_by_number(e, 2));
+	cr_assert_null(pb_enum_by_number(e, INT32_MAX));
+	cr_assert_null(pb_enum_by_number(e, INT32_MIN));
+	fixture_release(&f);
+}
+
 Test(pool, takes_a_second_set_behind_the_first)
 {
 	struct by_hand h;
