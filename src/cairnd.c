@@ -50,7 +50,7 @@ static const struct setting rows[] = {
 	 .fallback = "file:./cairn-data", .value_name = "memory|file:DIR",
 	 .help = "Where the journal is kept: in memory until the end of the process, or in files."},
 	{.name = "workers", .type = SETTING_INT, .offset = offsetof(struct conf, workers), .fallback = "0",
-	 .min = 0, .max = WORKERS_MAX, .help = "Threads that serve connections; 0 takes one for each processor."},
+	 .min = 0, .max = WORKERS_MAX, .help = "Threads that serve connections; 0: one for each processor."},
 	{.name = "readers", .type = SETTING_INT, .offset = offsetof(struct conf, readers), .fallback = "2",
 	 .min = 1, .max = WORKERS_MAX, .help = "Threads that read storage."},
 	{.name = "drain", .type = SETTING_TIME, .offset = offsetof(struct conf, drain_ms), .fallback = "10s",
@@ -58,7 +58,8 @@ static const struct setting rows[] = {
 	{.name = "insecure", .type = SETTING_BOOL, .offset = offsetof(struct conf, insecure),
 	 .help = "Serve without authentication on an address beyond loopback."},
 	{.name = "log-level", .type = SETTING_CHOICE, .offset = offsetof(struct conf, log_level),
-	 .fallback = "info", .choices = "debug|info|warn|error|off", .help = "The least level that is logged."},
+	 .fallback = "info", .choices = "debug|info|warn|error|off",
+	 .help = "The least level that is logged."},
 	{.name = "log-format", .type = SETTING_CHOICE, .offset = offsetof(struct conf, log_format),
 	 .fallback = "logfmt", .choices = "logfmt|json", .help = "How log lines are written, to stderr."},
 };
@@ -159,7 +160,8 @@ static void app_on_stop_signal(int signo, void *arg)
 		log_warn("asked twice to end: ending at once", LOG_STR("signal", strsignal(signo)));
 		_exit(EXIT_TROUBLE);
 	}
-	log_info("shutting down", LOG_STR("signal", strsignal(signo)), LOG_I64("drain_ms", app->conf.drain_ms));
+	log_info("shutting down", LOG_STR("signal", strsignal(signo)),
+		 LOG_I64("drain_ms", app->conf.drain_ms));
 	__atomic_store_n(&app->draining, true, __ATOMIC_RELAXED);
 	manager_notify("STOPPING=1");
 	grpc_health_set(app->health, "", false);
@@ -249,8 +251,8 @@ static void app_say(const struct app *app)
 			 LOG_STR("storage", app->conf.storage), LOG_U64("records", info.head.position));
 		return;
 	}
-	printf("cairnd %s serves journal %s on %.*s%d from %s (%llu records)\n", PACKAGE_VERSION, id, (int)host,
-	       app->conf.listen, grpc_server_port(app->server), app->conf.storage,
+	printf("cairnd %s serves journal %s on %.*s%d from %s (%llu records)\n", PACKAGE_VERSION, id,
+	       (int)host, app->conf.listen, grpc_server_port(app->server), app->conf.storage,
 	       (unsigned long long)info.head.position);
 	fflush(stdout);
 }
@@ -303,7 +305,8 @@ int main(int argc, char **argv)
 	int rest = 0, code = EXIT_RUN;
 
 	if (settings_load("cairnd", "The journal server: appends and replays events over gRPC.", rows,
-			  ARRAY_LEN(rows), argc, argv, environ, &app.conf, &settings, &rest, &exit_now, &err)) {
+			  ARRAY_LEN(rows), argc, argv, environ, &app.conf, &settings, &rest, &exit_now,
+			  &err)) {
 		fprintf(stderr, "cairnd: %s\n", err.text);
 		return EXIT_USAGE;
 	}
@@ -312,8 +315,10 @@ int main(int argc, char **argv)
 		exit_now = true;
 		code = EXIT_USAGE;
 	} else if (!exit_now && !app.conf.insecure && !is_loopback(app.conf.listen)) {
-		fprintf(stderr, "cairnd: --listen %s is reachable from other machines, and nobody is asked who "
-			"he is: listen on 127.0.0.1, or say --insecure\n", app.conf.listen);
+		fprintf(stderr,
+			"cairnd: --listen %s is reachable from other machines, and nobody is asked who he\n"
+			"cairnd: is: listen on 127.0.0.1, or say --insecure\n",
+			app.conf.listen);
 		exit_now = true;
 		code = EXIT_USAGE;
 	}

@@ -104,7 +104,8 @@ static enum cli_exit metadata_of(struct append_run *run, struct span *items, siz
 		size_t at = span_find(items[i], '=');
 
 		if (at == 0 || at == items[i].n)
-			return cli_usage(run->self, "--metadata: \"%.*s\" is not KEY=VALUE", SPAN_ARG(items[i]));
+			return cli_usage(run->self, "--metadata: \"%.*s\" is not KEY=VALUE",
+					 SPAN_ARG(items[i]));
 		run->metadata[i].key = span_first(items[i], at);
 		run->metadata[i].value = span_skip(items[i], at + 1);
 	}
@@ -147,14 +148,16 @@ static enum cli_exit append_send(struct append_run *run)
 	}
 	run->out = cli_out_new(&run->options.common, columns, ARRAY_LEN(columns));
 	cli_session_open(&run->session, &run->options.common);
-	client_append(run->session.client, &(struct client_append){.streams = &run->stream, .stream_count = 1},
+	client_append(run->session.client,
+		      &(struct client_append){.streams = &run->stream, .stream_count = 1},
 		      run->options.common.timeout_ms, append_on_done, run);
 	code = cli_wait(&run->session);
 	cli_session_close(&run->session);
 	return cli_out_end(run->out, code);
 }
 
-static enum cli_exit append_prepare(struct append_run *run, const struct cli_args *args, struct span **ret_items)
+static enum cli_exit append_prepare(struct append_run *run, const struct cli_args *args,
+				    struct span **ret_items)
 {
 	const char *data = args->word_count > 1 ? args->words[1] : "-";
 	size_t n;
@@ -167,7 +170,7 @@ static enum cli_exit append_prepare(struct append_run *run, const struct cli_arg
 		return cli_usage(run->self, "--expect %s: it is any, none, exists or a sequence",
 				 run->options.expect);
 	if (run->options.snapshot && run->stream.expect != CLIENT_EXACTLY)
-		return cli_usage(run->self, "--snapshot is of a certain state: give its sequence, --expect N");
+		return cli_usage(run->self, "--snapshot is of a certain state: say which, --expect N");
 	uuid_v7(&clock_system, run->record.id);
 	if (run->options.id && uuid_parse(span_str(run->options.id), run->record.id))
 		return cli_usage(run->self, "--id %s is no UUID", run->options.id);

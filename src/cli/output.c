@@ -180,6 +180,38 @@ void cli_field_uuid(struct cli_out *out, const char *key, struct span id)
 	cli_field_text(out, key, span_str(text));
 }
 
+void cli_field_texts(struct cli_out *out, const char *key, const struct span *items, size_t n)
+{
+	json_t *list = json_array();
+	char *json;
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_of_text(items[i]));
+	json = json_text_of(list);
+	field_add(out, key, mem_xstrdup(json), json);
+}
+
+void cli_field_numbers(struct cli_out *out, const char *key, const struct span *names,
+		       const uint64_t *values, size_t n)
+{
+	json_t *object = json_object();
+	char *json;
+
+	for (size_t i = 0; i < n; i++) {
+		char *name = cell_of_text(names[i], SIZE_MAX);
+
+		json_object_set_new(object, name, json_integer((json_int_t)values[i]));
+		mem_free(name);
+	}
+	json = json_text_of(object);
+	field_add(out, key, mem_xstrdup(json), json);
+}
+
+bool cli_out_is_table(const struct cli_out *out)
+{
+	return out->format == OUT_TABLE;
+}
+
 /* ---- data --------------------------------------------------------------------------------------- */
 
 bool cli_is_json(struct span text)

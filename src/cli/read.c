@@ -23,7 +23,7 @@ struct read_options {
 
 #define SELECTION_ROWS \
 	{.name = "category", .type = SETTING_STRING, .offset = offsetof(struct read_options, category), \
-	 .value_name = "NAME", .help = "The streams of a category: what stands before the first | of a name."}, \
+	 .value_name = "NAME", .help = "The streams of a category: the part of a name before the first |."}, \
 	{.name = "types", .type = SETTING_STRING, .offset = offsetof(struct read_options, types), \
 	 .value_name = "A,B,...", .help = "Only records of these types."}, \
 	{.name = "prefixes", .type = SETTING_STRING, .offset = offsetof(struct read_options, prefixes), \
@@ -40,8 +40,8 @@ static const struct setting read_rows[] = {
 	 .value_name = "N", .help = "Begin here: a sequence of the stream, otherwise a position."},
 	{.name = "to", .type = SETTING_STRING, .offset = offsetof(struct read_options, to), .value_name = "N",
 	 .help = "End here: a sequence of the stream, otherwise a position."},
-	{.name = "limit", .type = SETTING_INT, .offset = offsetof(struct read_options, limit), .fallback = "0",
-	 .min = 0, .max = INT64_MAX, .help = "No more records than this; 0: all."},
+	{.name = "limit", .type = SETTING_INT, .offset = offsetof(struct read_options, limit),
+	 .fallback = "0", .min = 0, .max = INT64_MAX, .help = "No more records than this; 0: all."},
 	{.name = "backward", .type = SETTING_BOOL, .offset = offsetof(struct read_options, backward),
 	 .help = "The newest first."},
 };
@@ -52,8 +52,8 @@ static const struct setting tail_rows[] = {
 	{.name = "from", .type = SETTING_STRING, .offset = offsetof(struct read_options, from),
 	 .value_name = "N",
 	 .help = "Begin here instead of with what is new: a sequence of the stream, otherwise a position."},
-	{.name = "limit", .type = SETTING_INT, .offset = offsetof(struct read_options, limit), .fallback = "0",
-	 .min = 0, .max = INT64_MAX, .help = "End after this many records; 0: never."},
+	{.name = "limit", .type = SETTING_INT, .offset = offsetof(struct read_options, limit),
+	 .fallback = "0", .min = 0, .max = INT64_MAX, .help = "End after this many records; 0: never."},
 };
 
 struct read_run {
@@ -104,7 +104,8 @@ static void read_on_done(struct client_read *r, const struct client_error *error
 	run->read = NULL;
 	if (run->ended || run->session.closing) {
 		cli_finish(&run->session, CLI_OK);
-	} else if (run->live && run->cursor.incarnation && (error->unreachable || error->code == GRPC_UNAVAILABLE)) {
+	} else if (run->live && run->cursor.incarnation &&
+		   (error->unreachable || error->code == GRPC_UNAVAILABLE)) {
 		/* It was there before: it will come back. */
 		fprintf(stderr, "cairn: the journal at %s went away (%.*s); waiting for it\n",
 			run->session.target, SPAN_ARG(error->text));
@@ -215,8 +216,8 @@ static enum cli_exit read_go(struct read_run *run)
 	return cli_out_end(run->out, code);
 }
 
-static enum cli_exit read_run(const struct cli_command *self, const struct setting *rows, size_t row_count, bool live,
-		    int argc, char *const argv[])
+static enum cli_exit read_run(const struct cli_command *self, const struct setting *rows, size_t row_count,
+			      bool live, int argc, char *const argv[])
 {
 	struct read_run run = {.self = self, .live = live};
 	struct cli_args args;

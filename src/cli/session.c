@@ -18,7 +18,8 @@ static enum cli_exit unreachable(const struct cli_session *s, struct span why)
 	return CLI_UNREACHABLE;
 }
 
-static void session_on_state(struct client *c, enum grpc_channel_state state, const struct err *why, void *arg)
+static void session_on_state(struct client *c, enum grpc_channel_state state, const struct err *why,
+			     void *arg)
 {
 	struct cli_session *s = arg;
 

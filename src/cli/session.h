@@ -50,7 +50,8 @@ bool cli_parse(const struct cli_command *self, const struct setting *rows, size_
 	       char *const argv[], void *conf, int max_words, struct cli_args *ret, enum cli_exit *ret_exit);
 void cli_args_release(struct cli_args *args);
 /* Prints "cairn COMMAND: ..." and where to find help; returns CLI_USAGE. */
-enum cli_exit cli_usage(const struct cli_command *self, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+enum cli_exit cli_usage(const struct cli_command *self, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 /* "a,b,c" as spans of text; mem_free() them. */
 struct span *cli_split(const char *text, size_t *ret_count);
 
@@ -97,7 +98,12 @@ void cli_field_uuid(struct cli_out *out, const char *key, struct span id);
 /* data as JSON if it is JSON, as `data_text` if it is text, else as `data_base64`. */
 void cli_field_data(struct cli_out *out, struct span data, struct span content_type);
 void cli_field_metadata(struct cli_out *out, const struct record_view *record);
+void cli_field_texts(struct cli_out *out, const char *key, const struct span *items, size_t n);
+/* An object of numbers. */
+void cli_field_numbers(struct cli_out *out, const char *key, const struct span *names,
+		       const uint64_t *values, size_t n);
 void cli_row_end(struct cli_out *out);
+bool cli_out_is_table(const struct cli_out *out);
 /* All of a record. */
 void cli_row_record(struct cli_out *out, const struct record_view *record);
 void cli_out_flush(struct cli_out *out); /* tables wait for rows to measure: no longer */

@@ -79,7 +79,8 @@ static enum cli_exit streams_run(int argc, char *const argv[])
 	struct cli_args args;
 	enum cli_exit code = CLI_OK;
 
-	if (cli_parse(&cli_streams, streams_rows, ARRAY_LEN(streams_rows), argc, argv, &run.options, 1, &args, &code)) {
+	if (cli_parse(&cli_streams, streams_rows, ARRAY_LEN(streams_rows), argc, argv, &run.options, 1, &args,
+		      &code)) {
 		run.prefix = span_str(args.word_count ? args.words[0] : NULL);
 		run.out = cli_out_new(&run.options.common, stream_columns, ARRAY_LEN(stream_columns));
 		cli_session_open(&run.session, &run.options.common);
@@ -101,6 +102,7 @@ const struct cli_command cli_streams = {
 
 /* ---- stat --------------------------------------------------------------------------------------- */
 
+/* In a table: a line each. */
 static void row_fact(struct cli_out *out, const char *name, struct span value)
 {
 	cli_field_text(out, "name", span_str(name));
@@ -110,16 +112,16 @@ static void row_fact(struct cli_out *out, const char *name, struct span value)
 
 static void row_number(struct cli_out *out, const char *name, uint64_t value)
 {
-	cli_field_text(out, "name", span_str(name));
-	cli_field_u64(out, "value", value);
-	cli_row_end(out);
+	char text[24];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+	row_fact(out, name, span_str(text));
 }
 
-static void rows_journal(struct cli_out *out, const struct client_stat *stat)
+static void rows_journal(struct cli_out *out, const struct client_stat *stat, const char *id)
 {
-	char id[UUID_TEXT_BYTES], time[32];
+	char time[32];
 
-	uuid_format(stat->head.journal_id, id);
 	wall_format(stat->last_commit, time);
 	row_fact(out, "journal_id", span_str(id));
 	row_number(out, "incarnation", stat->head.incarnation);
@@ -130,25 +132,44 @@ static void rows_journal(struct cli_out *out, const struct client_stat *stat)
 	for (size_t i = 0; i < stat->feature_count; i++)
 		row_fact(out, "feature", stat->features[i]);
 	for (size_t i = 0; i < stat->limit_count; i++) {
-		char *name = mem_xprintf("limit_%.*s", SPAN_ARG(stat->limit_names[i]));
+		char *name = mem_xprintf("limit %.*s", SPAN_ARG(stat->limit_names[i]));
 
 		row_number(out, name, stat->limit_values[i]);
 		mem_free(name);
 	}
 }
 
+/* In JSON: one object. */
+static void object_journal(struct cli_out *out, const struct client_stat *stat, const char *id)
+{
+	cli_field_text(out, "journal_id", span_str(id));
+	cli_field_u64(out, "incarnation", stat->head.incarnation);
+	cli_field_u64(out, "head", stat->head.position);
+	if (stat->last_commit.us)
+		cli_field_time(out, "last_commit", stat->last_commit);
+	cli_field_text(out, "storage", stat->storage);
+	cli_field_text(out, "version", stat->version);
+	cli_field_texts(out, "features", stat->features, stat->feature_count);
+	cli_field_numbers(out, "limits", stat->limit_names, stat->limit_values, stat->limit_count);
+	cli_row_end(out);
+}
+
 static void stat_on_done(const struct client_stat *stat, const struct client_error *error, void *arg)
 {
 	struct streams_run *run = arg;
+	char id[UUID_TEXT_BYTES];
 
 	if (!stat) {
 		cli_finish(&run->session, cli_client_error(&run->session, error));
 		return;
 	}
+	uuid_format(stat->head.journal_id, id);
 	if (stat->has_stream)
 		row_stream(run->out, &stat->stream);
+	else if (cli_out_is_table(run->out))
+		rows_journal(run->out, stat, id);
 	else
-		rows_journal(run->out, stat);
+		object_journal(run->out, stat, id);
 	cli_finish(&run->session, CLI_OK);
 }
 
@@ -159,11 +180,12 @@ static enum cli_exit stat_run(int argc, char *const argv[])
 	struct cli_args args;
 	enum cli_exit code = CLI_OK;
 
-	if (cli_parse(&cli_stat, stat_rows, ARRAY_LEN(stat_rows), argc, argv, &run.options, 1, &args, &code)) {
+	if (cli_parse(&cli_stat, stat_rows, ARRAY_LEN(stat_rows), argc, argv, &run.options, 1, &args,
+		      &code)) {
 		struct span stream = span_str(args.word_count ? args.words[0] : NULL);
 
-		run.out = stream.n ? cli_out_new(&run.options.common, stream_columns, ARRAY_LEN(stream_columns))
-				   : cli_out_new(&run.options.common, columns, ARRAY_LEN(columns));
+		run.out = cli_out_new(&run.options.common, stream.n ? stream_columns : columns,
+				      stream.n ? ARRAY_LEN(stream_columns) : ARRAY_LEN(columns));
 		cli_session_open(&run.session, &run.options.common);
 		client_stat(run.session.client, stream, run.options.common.timeout_ms, stat_on_done, &run);
 		code = cli_wait(&run.session);

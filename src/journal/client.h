@@ -2,7 +2,8 @@
  * line and tests. It knows no storage.
  *
  * Appends travel on one AppendStream; they are sent in the order in which they were given but complete
- * in any: what must come after another waits for that one's answer. They are repeated by their ids, with the same bytes, whenever the connection breaks or the server answers UNAVAILABLE, until
+ * in any: what must come after another waits for that one's answer. They are repeated by their ids, with
+ * the same bytes, whenever the connection breaks or the server answers UNAVAILABLE, until
  * their deadline: an unknown outcome is settled by the repetition. So every record needs an id of its
  * own, made once by the caller (uuid_v7()). Reads and subscriptions are one call each; they are not
  * repeated, for the caller knows best where to go on. A read with a deadline waits for a connection as

@@ -207,7 +207,8 @@ static void append_refused(struct client *c, struct append *a, const PB(Refusal)
 	append_free(a);
 }
 
-static bool append_answered(struct client *c, struct append *a, const PB(AppendResponse) *pb, struct arena *arena)
+static bool append_answered(struct client *c, struct append *a, const PB(AppendResponse) *pb,
+			    struct arena *arena)
 {
 	static const struct client_error ok = {.code = GRPC_OK};
 	uint64_t *sequences;

@@ -93,8 +93,8 @@ enum err_code service_cursor_of(const PB(Cursor) *pb, const char *field, struct 
 		return err_set(err, ERR_INVALID, "%s: journal_id has %zu bytes, not 16: give back a cursor "
 			       "that the journal handed out", field, pb->journal_id.len);
 	if (!pb->incarnation)
-		return err_set(err, ERR_INVALID, "%s: incarnation is 0, they begin with 1: give back a cursor "
-			       "that the journal handed out", field);
+		return err_set(err, ERR_INVALID, "%s: incarnation is 0, they begin with 1: give back a "
+			       "cursor that the journal handed out", field);
 	memcpy(ret->journal_id, pb->journal_id.data, sizeof(ret->journal_id));
 	ret->incarnation = pb->incarnation;
 	ret->position = pb->position;

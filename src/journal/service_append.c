@@ -128,7 +128,8 @@ static void append_call_refuse(struct append_call *ac, uint64_t request, const s
 	detail.text = pb_bytes(text);
 	detail.stream = pb_bytes(refusal->stream);
 	if (refusal->has_sequence_found) {
-		detail.has_sequence_found_case = CAIRN__JOURNAL__V1__REFUSAL__HAS_SEQUENCE_FOUND_SEQUENCE_FOUND;
+		detail.has_sequence_found_case =
+			CAIRN__JOURNAL__V1__REFUSAL__HAS_SEQUENCE_FOUND_SEQUENCE_FOUND;
 		detail.sequence_found = refusal->sequence_found;
 	}
 	if (ac->unary) {
@@ -216,8 +217,8 @@ static enum err_code expectation_of(const PB(Expectation) *pb, struct span strea
 	case CAIRN__JOURNAL__V1__EXPECTATION__KIND__EXACTLY: *ret = APPEND_EXACTLY; break;
 	default:
 		refusal->stream = stream;
-		return err_set(&refusal->err, ERR_INVALID, "expectation kind %d is unknown: ANY, NONE, EXISTS "
-			       "and EXACTLY are known", (int)pb->kind);
+		return err_set(&refusal->err, ERR_INVALID, "expectation kind %d is unknown: ANY, NONE, "
+			       "EXISTS and EXACTLY are known", (int)pb->kind);
 	}
 	if (pb->sequence && *ret != APPEND_EXACTLY) {
 		refusal->stream = stream;
@@ -333,16 +334,16 @@ static void append_on_message(struct grpc_call *call, struct span message, void 
 	if (ac->over)
 		return;
 	if (ac->unary && ac->got_request) {
-		append_call_end(ac, GRPC_INVALID_ARGUMENT, SPAN("Append takes one request; the outcome of the "
-				"first is unknown"), NULL);
+		append_call_end(ac, GRPC_INVALID_ARGUMENT,
+				SPAN("Append takes one request; the outcome of the first is unknown"), NULL);
 		return;
 	}
 	ac->got_request = true;
 	arena_init(&a, SERVICE_ARENA_BYTES);
 	pb = (void *)grpc_unpack(PB_TYPE(append_request), &a, message);
 	if (!pb) {
-		append_call_end(ac, GRPC_INVALID_ARGUMENT, SPAN("the request is no AppendRequest, or it has too "
-				"many parts"), NULL);
+		append_call_end(ac, GRPC_INVALID_ARGUMENT,
+				SPAN("the request is no AppendRequest, or it has too many parts"), NULL);
 	} else if (append_call_take(ac, pb, &a, &refusal)) {
 		metric_add(METRIC_JOURNAL_APPENDS_INVALID, 1);
 		append_call_refuse(ac, pb->request, &refusal);

@@ -61,7 +61,8 @@ static void refuse(struct grpc_call *call, uint64_t number, enum grpc_code code)
 	refusal.code = (uint32_t)code;
 	refusal.text = pb_bytes(SPAN("not so"));
 	if (code == GRPC_FAILED_PRECONDITION) {
-		refusal.has_sequence_found_case = CAIRN__JOURNAL__V1__REFUSAL__HAS_SEQUENCE_FOUND_SEQUENCE_FOUND;
+		refusal.has_sequence_found_case =
+			CAIRN__JOURNAL__V1__REFUSAL__HAS_SEQUENCE_FOUND_SEQUENCE_FOUND;
 		refusal.sequence_found = 12;
 	}
 	grpc_call_send_pb(call, &pb.base);
@@ -120,7 +121,8 @@ static void server_open(struct grpc_call *call, void *arg)
 static void server_read(struct grpc_call *call, struct span request, void *arg)
 {
 	PB(ReadResponse) fields = CAIRN__JOURNAL__V1__READ_RESPONSE__INIT;
-	struct record_new r = {.kind = RECORD_EVENT, .stream = SPAN("s"), .type = SPAN("t"), .last_of_append = true};
+	struct record_new r = {.kind = RECORD_EVENT, .stream = SPAN("s"), .type = SPAN("t"),
+			       .last_of_append = true};
 	struct record_place place;
 	struct buf body;
 	PB(ReadRequest) *pb;
@@ -157,7 +159,8 @@ static struct rig *rig_new(const enum deed *deeds, size_t deed_count)
 	rig->deed_count = deed_count;
 	rig->loop = loop_new();
 	rig->server = grpc_server_new(&(struct grpc_server_config){.listen = "127.0.0.1:0"}, &rig->loop, 1);
-	methods[0] = (struct grpc_method){.path = JOURNAL_METHOD("AppendStream"), .open = server_open, .arg = rig};
+	methods[0] = (struct grpc_method){.path = JOURNAL_METHOD("AppendStream"), .open = server_open,
+					  .arg = rig};
 	methods[1] = (struct grpc_method){.path = JOURNAL_METHOD("Read"), .unary = server_read, .arg = rig};
 	grpc_server_add(rig->server, methods, 2);
 	cr_assert_eq(grpc_server_listen(rig->server, NULL), ERR_OK);
@@ -248,7 +251,7 @@ Test(client, a_refusal_is_final)
 static void check_same_requests(const struct rig *rig)
 {
 	for (size_t i = 1; i < rig->seen; i++)
-		cr_assert(span_eq(buf_span(&rig->requests[0]), buf_span(&rig->requests[i])), "request %zu", i);
+		cr_assert(span_eq(buf_span(&rig->requests[0]), buf_span(&rig->requests[i])), "%zu", i);
 }
 
 Test(client, an_unknown_outcome_is_settled_by_the_same_request)
@@ -323,8 +326,8 @@ Test(client, another_service_is_no_journal)
 
 Test(client, many_are_under_way_and_all_are_answered_once)
 {
-	static const enum deed deeds[] = {ANSWER, ANSWER, ANSWER, ANSWER, ANSWER, ANSWER, ANSWER, BREAK, ANSWER};
-	struct rig *rig = rig_new(deeds, 9);
+	static const enum deed deeds[] = {ANSWER, ANSWER, ANSWER, ANSWER, BREAK, ANSWER};
+	struct rig *rig = rig_new(deeds, 6);
 
 	for (int i = 0; i < 20; i++)
 		append_one(rig, 20000);
