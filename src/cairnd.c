@@ -6,6 +6,7 @@
  * second signal ends it at once (which loses nothing that was acknowledged). */
 #include <config.h>
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@
 
 #define WORKERS_MAX 64
 #define METRICS_TEXT_MAX (4 * MIB)
+#define LARGE_BUFFER_BYTES (2 << 20)
 
 enum exit_code { EXIT_RUN = 0, EXIT_TROUBLE = 1, EXIT_USAGE = 2 };
 
@@ -324,6 +326,9 @@ int main(int argc, char **argv)
 	}
 	if (!exit_now) {
 		signal(SIGPIPE, SIG_IGN);
+		/* Buffers of a response or less are used again; larger ones, of large records, go back to
+		 * the system at once. By itself malloc would keep the largest that each thread ever had. */
+		mallopt(M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES);
 		log_setup_from(&app.conf);
 		metric_set(METRIC_BUILD_INFO, 1);
 		if (app_open(&app, &err)) {

@@ -214,11 +214,14 @@ bool cli_out_is_table(const struct cli_out *out)
 
 /* ---- data --------------------------------------------------------------------------------------- */
 
+/* Numbers as reals: one that is no 64-bit integer is JSON all the same. */
+#define CLI_JSON_FLAGS (JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES)
+
 bool cli_is_json(struct span text)
 {
 	json_error_t error;
 	json_t *value = text.n ? json_loadb((const char *)text.p, text.n,
-					    JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error)
+					    CLI_JSON_FLAGS, &error)
 			       : NULL;
 	bool is = value != NULL;
 

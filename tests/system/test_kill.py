@@ -1,0 +1,133 @@
+"""cairnd killed with SIGKILL under load, again and again, against what its clients were told.
+
+Every client keeps a log of acknowledgements; what has an unknown outcome is repeated with the same ids. In
+the end the journal holds exactly what was acknowledged: nothing lost, nothing doubled, no gap."""
+
+import random
+import threading
+
+import grpc
+
+from harness import scaled
+from journal_client import Journal, Refused, check_whole, event, exactly, pb, rec, to_stream
+
+CLIENTS = 6
+KILLS = 20
+
+
+class Client(threading.Thread):
+    """Appends to a stream of its own, expecting it exactly as it left it, and to streams that all share; two
+    of them by AppendStream, several appends under way."""
+
+    def __init__(self, number, port, stop):
+        super().__init__(daemon=True)
+        self.number, self.stop = number, stop
+        self.random = random.Random(number)
+        self.journal = Journal(port, timeout=5, grpc_initial_reconnect_backoff_ms=50,
+                               grpc_max_reconnect_backoff_ms=100, grpc_min_reconnect_backoff_ms=50)
+        self.acknowledged = {}  # id: (stream, sequence, position)
+        self.repeats = 0
+        self.sequence = 0
+        self.failure = None
+
+    def run(self):
+        try:
+            while not self.stop.is_set():
+                if self.number % 3 == 0:
+                    self.many()
+                else:
+                    self.one()
+        except BaseException as failure:  # shown by the test
+            self.failure = failure
+
+    def request(self):
+        own = to_stream("own|%d" % self.number, *[event("Own", b"o" * self.random.randrange(300))
+                                                   for _ in range(self.random.randrange(1, 4))],
+                        expect=exactly(self.sequence))
+        shared = to_stream("shared|%d" % self.random.randrange(3), event("Shared", b"s" * self.random.randrange(300)))
+        return [own, shared]
+
+    def keep(self, streams, answer):
+        """What the answer says about each record."""
+        assert answer.count == sum(len(s.events) for s in streams)
+        position = answer.first_position
+        for s, told in zip(streams, answer.streams):
+            assert s.stream == told.stream
+            for n, e in enumerate(s.events):
+                assert e.id not in self.acknowledged
+                self.acknowledged[e.id] = (s.stream, told.sequence - len(s.events) + 1 + n, position)
+                position += 1
+        self.sequence = max([self.sequence] + [t.sequence for s, t in zip(streams, answer.streams)
+                                                if s.stream.startswith("own|")])
+
+    def one(self):
+        """One append until it is acknowledged, whatever happens."""
+        streams = self.request()
+        while True:
+            try:
+                self.keep(streams, self.journal.append(*streams))
+                return
+            except Refused as refused:
+                # The stream is ours alone, so nothing but an unknown outcome is possible.
+                assert refused.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"), str(refused)
+                self.repeats += 1
+
+    def many(self):
+        """Twenty appends of shared streams under way at once; what is not answered is repeated."""
+        waiting = {n: [to_stream("shared|%d" % self.random.randrange(3), event("Many"), event("Many"))]
+                   for n in range(20)}
+        while waiting:
+            stream = self.journal.append_stream()
+            for n, streams in waiting.items():
+                stream.send(n, *streams)
+            stream.half_close()
+            answers, status = stream.rest()
+            for a in answers:
+                assert not a.HasField("refusal") or a.refusal.code == 14, a.refusal
+                if not a.HasField("refusal"):
+                    self.keep(waiting.pop(a.request), a)
+            assert status == "OK" and not waiting or status in ("UNAVAILABLE", "CANCELLED") or waiting, status
+            self.repeats += bool(waiting)
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(lab):
+    kills = scaled(KILLS, 2)
+    cairnd = lab.cairnd()
+    stop = threading.Event()
+    clients = [Client(n, cairnd.port, stop) for n in range(CLIENTS)]
+    for c in clients:
+        c.start()
+    told = lambda: sum(len(c.acknowledged) for c in clients)
+    pause = random.Random(1)
+    try:
+        for _ in range(kills):
+            # Under load: it has acknowledged something since the last time, and is killed at any moment.
+            before = told()
+            wanted = before + pause.randrange(1, 400)
+            while told() < wanted and not any(c.failure for c in clients):
+                stop.wait(0.001)
+            cairnd.kill()
+            cairnd.start()
+            cairnd.ready()
+    finally:
+        stop.set()
+    for c in clients:
+        c.join(60)
+        assert not c.is_alive(), "a client is still waiting"
+        assert c.failure is None, repr(c.failure)
+    journal = Journal(cairnd.port)
+    by_id = check_whole(journal.read())
+    acknowledged = {}
+    for c in clients:
+        for key, value in c.acknowledged.items():
+            assert key not in acknowledged
+            acknowledged[key] = value
+    missing = [v for k, v in acknowledged.items() if k not in by_id]
+    assert not missing, "acknowledged and lost: %r" % missing[:5]
+    invented = [e.position for k, e in by_id.items() if k not in acknowledged]
+    assert not invented, "never acknowledged, though everything was repeated until it was: %r" % invented[:5]
+    for key, value in acknowledged.items():
+        e = by_id[key]
+        assert (e.header.stream, e.header.sequence, e.position) == value
+    assert sum(c.repeats for c in clients) > 0, "no kill hit anything"
+    print("%d kills, %d records, %d repeats" % (kills, len(by_id), sum(c.repeats for c in clients)))
