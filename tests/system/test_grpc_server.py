@@ -95,7 +95,8 @@ def test_unary(client):
 
 def test_client_streaming(client):
     pb = client.pb
-    requests = (pb.StreamingInputCallRequest(payload=pb.Payload(body=b"x" * n)) for n in (1, 0, 70000, 300000))
+    sizes = (1, 0, 70000, 300000)
+    requests = (pb.StreamingInputCallRequest(payload=pb.Payload(body=b"x" * n)) for n in sizes)
     assert client.streaming_in()(requests, timeout=20).aggregated_payload_size == 370001
 
 
@@ -159,8 +160,10 @@ def test_metadata_both_ways(client):
     assert ("x-grpc-test-echo-trailing-bin", bytes(range(256))) in trailing
 
 
-@pytest.mark.parametrize("code,text", [(c.value[0], "of %s" % c.name) for c in grpc.StatusCode if c.value[0]] +
-                         [(3, ""), (5, "100 % \u263a \U0001f608\t\r\n end"), (13, "x" * 3000)],
+CODES = [(code.value[0], "text of %s" % code.name) for code in grpc.StatusCode if code.value[0]]
+
+
+@pytest.mark.parametrize("code,text", CODES + [(3, ""), (5, "100 % \u263a \U0001f608\t\r\n end"), (13, "x" * 3000)],
                          ids=lambda value: value if isinstance(value, int) else "")
 def test_status(client, code, text):
     request = client.pb.SimpleRequest(response_status=client.pb.EchoStatus(code=code, message=text))
@@ -343,6 +346,7 @@ def test_curl_uploads_and_downloads(server, tmp_path, version):
     back = tmp_path / "back"
     done = subprocess.run([curl, "-sS", version, "-o", back, "-w", "%{http_code} %{http_version}",
                            "--data-binary", "@%s" % body, "-H", "Content-Type: application/octet-stream",
-                           "http://127.0.0.1:%d/echo" % server.port], capture_output=True, text=True, timeout=60)
+                           "http://127.0.0.1:%d/echo" % server.port],
+                          capture_output=True, text=True, timeout=60)
     assert done.stdout == "200 %s" % ("1.1" if "1.1" in version else "2"), done.stderr
     assert back.read_bytes() == body.read_bytes()
