@@ -19,12 +19,13 @@ static uint8_t deleted_mark;
 #define DELETED (&deleted_mark)
 #define MAP_FIRST_CAP 16
 
-static uint64_t rotl(uint64_t v, unsigned int by)
+static inline uint64_t rotl(uint64_t v, unsigned int by)
 {
 	return v << by | v >> (64 - by);
 }
 
-static void sip_round(uint64_t v[4])
+/* Inlined, so that the four words stay in registers: every name and id is hashed a few times. */
+static inline __attribute__((always_inline)) void sip_round(uint64_t v[4])
 {
 	v[0] += v[1];
 	v[1] = rotl(v[1], 13) ^ v[0];

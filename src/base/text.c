@@ -2,6 +2,8 @@
 
 #include "base/text.h"
 
+#include "base/endian.h"
+
 size_t utf8_char(struct span s, uint32_t *ret)
 {
 	static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
@@ -22,10 +24,26 @@ size_t utf8_char(struct span s, uint32_t *ret)
 	return len;
 }
 
+/* How many bytes from i on are printable ASCII for certain: eight at a time, as most text is. */
+static size_t ascii_run(struct span s, size_t i)
+{
+	const uint64_t each = 0x0101010101010101;
+	size_t start = i;
+	for (; i + 8 <= s.n; i += 8) {
+		uint64_t w = get_le64(s.p + i);
+		/* The top bit of a byte is set in one of these if it is above 0x7F, below 0x20 or 0x7F. */
+		if ((w | ((w - each * 0x20) & ~w) | (w + each)) & each * 0x80)
+			break;
+	}
+	while (i < s.n && s.p[i] >= 0x20 && s.p[i] < 0x7F)
+		i++;
+	return i - start;
+}
+
 static bool utf8_check(struct span s, bool controls_ok)
 {
 	uint32_t c;
-	for (size_t i = 0, len; i < s.n; i += len) {
+	for (size_t i = ascii_run(s, 0), len; i < s.n; i += len + ascii_run(s, i + len)) {
 		len = utf8_char(span_skip(s, i), &c);
 		if (len == 0)
 			return false;

@@ -195,8 +195,10 @@ static enum err_code read_more(struct journal_read *r, struct storage_reader *re
 		if (code)
 			return code;
 	}
-	if (sp.end && !r->backward)
-		sp.next = below;
+	if (sp.end && !r->backward) {
+		bool beyond = !r->by_sequence && r->at > below;
+		sp.next = beyond ? r->at : below;
+	}
 	/* The sequence to begin with is not there yet: what comes before it is not wanted when it comes. */
 	if (r->live && r->by_sequence && sp.end && sp.records == 0)
 		r->filter.skip_to_sequence = r->at;
@@ -327,6 +329,5 @@ void read_from_storage(struct journal_read *r, struct storage_reader *reader, bo
 	}
 	if (r->ended && r->load)
 		page->sequence = r->load_newest;
-	/* Complete in this direction, and up to the bound: that is where to go on. */
 	r->page = page;
 }

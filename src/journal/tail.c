@@ -215,7 +215,7 @@ static void nudge_waiters(const struct nudge *nudge, struct list *waiting)
 	for (struct list_node *n = list_first(waiting); n; n = next) {
 		next = list_next(waiting, n);
 		struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, node);
-		if (nudge->end_position - w->told < nudge->records)
+		if (w->told > nudge->end_position || nudge->end_position - w->told < nudge->records)
 			continue;
 		/* It waits, so nothing that it wants is below the end. */
 		w->position = nudge->end_position;

@@ -65,6 +65,19 @@ Test(text, utf8_agrees_with_the_table_on_all_pairs_of_bytes)
 		}
 }
 
+Test(text, utf8_looks_at_every_byte_wherever_it_stands)
+{
+	for (size_t at = 0; at < 20; at++)
+		for (unsigned int b = 0; b < 256; b++) {
+			uint8_t p[20];
+			memset(p, at % 2 ? ' ' : '~', sizeof(p)); /* the ends of what is printable */
+			p[at] = (uint8_t)b;
+			cr_assert(utf8_valid(span_of(p, sizeof(p))) == (b < 0x80), "%02x at %zu", b, at);
+			cr_assert(utf8_valid_no_controls(span_of(p, sizeof(p))) == (b >= 0x20 && b < 0x7F),
+				  "%02x at %zu", b, at);
+		}
+}
+
 Test(text, utf8_char_gives_code_point_and_length)
 {
 	uint32_t c;

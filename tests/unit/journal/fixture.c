@@ -162,15 +162,20 @@ static const struct storage_ops fake_ops = {
 	.stat = fake_stat,
 };
 
-struct fake *fake_new(void)
+struct fake *fake_over(const char *uri)
 {
 	struct fake *f = mem_xalloc(sizeof(*f));
 	struct storage_config config = {0};
 	log_setup(LOG_OFF, LOG_LOGFMT); /* its faults are scripted */
 	f->base.ops = &fake_ops;
-	enum err_code code = storage_open("memory", &config, &f->inner, NULL);
+	enum err_code code = storage_open(uri, &config, &f->inner, NULL);
 	must(code == ERR_OK);
 	return f;
+}
+
+struct fake *fake_new(void)
+{
+	return fake_over("memory");
 }
 
 void fake_script(struct fake *f, const enum storage_outcome *outcomes, size_t count)

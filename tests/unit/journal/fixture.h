@@ -33,6 +33,7 @@ struct fake {
 	size_t appends, lookups, last_count;
 };
 struct fake *fake_new(void); /* owned by whoever closes the storage */
+struct fake *fake_over(const char *uri); /* another backend than memory */
 void fake_script(struct fake *f, const enum storage_outcome *outcomes, size_t count);
 #define FAKE_SCRIPT(f, ...)                                   \
 	fake_script(f, (enum storage_outcome[]){__VA_ARGS__}, \

@@ -188,6 +188,7 @@ Test(journal, says_where_to_go_on)
 		uint64_t next;
 	} table[] = {
 		{{.source = STORAGE_ALL, .include_system = true}, 7},
+		{{.source = STORAGE_ALL, .from = FROM_POSITION, .from_value = 99}, 99},
 		{{.source = STORAGE_ALL, .max_records = 2}, 2},
 		{{.source = STORAGE_ALL, .to = TO_POSITION, .to_value = 2}, 3},
 		{{.source = STORAGE_ALL, .backward = true, .max_records = 2}, 3},
@@ -584,6 +585,37 @@ Test(journal, a_subscription_from_a_sequence_to_come)
 	cr_assert_str_eq(got_positions(&g), "3");
 	journal_read_close(read);
 	got_clear(&g);
+	bench_close(&b);
+}
+
+Test(journal, a_subscription_from_a_position_to_come)
+{
+	struct bench b;
+	struct got all = {0}, stream = {0};
+	struct journal_query q = {
+		.source = STORAGE_ALL, .live = true, .from = FROM_POSITION, .from_value = 2};
+	bench_open(&b);
+	struct journal_read *r1 = open_read(&b, &q, &all);
+	q.source = STORAGE_STREAM;
+	q.name = SPAN("x");
+	struct journal_read *r2 = open_read(&b, &q, &stream);
+	bench_next(&b, r1, &all);
+	bench_next(&b, r2, &stream);
+	cr_assert(all.page->caught_up);
+	cr_assert(all.page->next.position == 2);
+	journal_read_next(r1);
+	journal_read_next(r2);
+	append_ok(&b, APPEND({.stream = "x", .ids = {1}}));
+	append_ok(&b, APPEND({.stream = "x", .ids = {2}}));
+	cr_assert(all.calls == 1);
+	cr_assert(stream.calls == 1);
+	append_ok(&b, APPEND({.stream = "x", .ids = {3}}));
+	cr_assert_str_eq(got_positions(&all), "2");
+	cr_assert_str_eq(got_positions(&stream), "2");
+	journal_read_close(r1);
+	journal_read_close(r2);
+	got_clear(&all);
+	got_clear(&stream);
 	bench_close(&b);
 }
 

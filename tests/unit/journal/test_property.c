@@ -230,12 +230,12 @@ static void catch_up(struct journal *j, struct mailbox *m, struct subscriber *s)
 	cr_assert(s->log.count == journal_head(j));
 }
 
-Test(property, racing_appends_leave_a_log_without_gaps_or_doubles)
+static void race(const char *uri)
 {
 	const char *given = getenv("CAIRN_SEED");
 	uint64_t seed = given ? strtoull(given, NULL, 10) : random_u64();
 	struct rng storage_rng = {seed};
-	struct fake *f = fake_new();
+	struct fake *f = fake_over(uri);
 	struct journal *j;
 	struct mailbox m;
 	struct subscriber live = {0}, reader = {0};
@@ -289,4 +289,26 @@ Test(property, racing_appends_leave_a_log_without_gaps_or_doubles)
 	mailbox_release(&m);
 	mem_free(live.log.entries);
 	mem_free(reader.log.entries);
+}
+
+Test(property, racing_appends_leave_a_log_without_gaps_or_doubles)
+{
+	race("memory");
+}
+
+static void remove_tree(const char *dir)
+{
+	char *command = mem_xprintf("rm -rf '%s'", dir);
+	cr_expect(system(command) == 0);
+	mem_free(command);
+}
+
+Test(property, racing_appends_over_the_file_backend)
+{
+	char dir[] = "/tmp/cairn-property-XXXXXX";
+	cr_assert(mkdtemp(dir));
+	char *uri = mem_xprintf("file:%s/data", dir);
+	race(uri);
+	mem_free(uri);
+	remove_tree(dir);
 }
