@@ -1,0 +1,130 @@
+/* Cuts of the power and deaths of the process at any moment. */
+#include <config.h>
+
+#include "fault.h"
+
+/* The smallest: what was acknowledged is there when all that was not synced is lost. */
+Test(sync, an_acknowledged_record_survives_the_loss_of_all_that_was_not_synced)
+{
+	struct fault f;
+	fault_init(&f, 1);
+	fault_must_open(&f);
+	cr_assert_eq(fault_append(&f, 1, 10), STORAGE_OK);
+	cr_assert_eq(fault_append(&f, 3, 10), STORAGE_OK);
+	fault_drop(&f);
+	simdisk_cut_all(f.disk);
+	fault_must_open(&f);
+	cr_assert_eq(f.n, 4u);
+	fault_release(&f);
+}
+
+/* A batch whose sync failed is in the page cache only. A start that finds it there serves it, so it must be
+ * on the disk by then. */
+Test(sync, what_a_start_has_found_and_served_survives_a_cut)
+{
+	struct fault f;
+	fault_init(&f, 2);
+	fault_must_open(&f);
+	cr_assert_eq(fault_append(&f, 1, 10), STORAGE_OK);
+	uint64_t calls = simdisk_calls(f.disk);
+	cr_assert_eq(fault_append(&f, 1, 10), STORAGE_OK);
+	uint64_t sync = simdisk_calls(f.disk) - calls; /* the sync is an append's last call */
+	for (int tries = 0; tries < 20; tries++) {
+		simdisk_fail_at(f.disk, sync, 5);
+		if (fault_append(&f, 2, 10) == STORAGE_FAILED && simdisk_failed(f.disk) == SIM_FDATASYNC)
+			break;
+		fault_drop(&f);
+		simdisk_kill(f.disk);
+		fault_must_open(&f);
+	}
+	cr_assert_eq(simdisk_failed(f.disk), SIM_FDATASYNC);
+	size_t with = f.n;
+	fault_drop(&f);
+	simdisk_kill(f.disk);
+	fault_must_open(&f); /* finds it in the cache */
+	cr_assert_eq(f.n, with);
+	fault_drop(&f);
+	simdisk_cut_all(f.disk);
+	fault_must_open(&f); /* and it is not lost now */
+	cr_assert_eq(f.n, with);
+	fault_release(&f);
+}
+
+/* Opens, through as many cuts while it does so as there come. */
+static void open_through_cuts(struct fault *f)
+{
+	for (int tries = 0; tries < 3; tries++) {
+		if (simdisk_random(f->disk, 3))
+			break;
+		simdisk_gone_at(f->disk, 1 + simdisk_random(f->disk, 30));
+		enum err_code code = fault_open(f);
+		if (!code) {
+			simdisk_gone_at(f->disk, 0);
+			return;
+		}
+		cr_assert_eq(code, ERR_IO, "seed %llu: %s", (unsigned long long)f->seed, f->err.text);
+		simdisk_cut(f->disk);
+		if (simdisk_random(f->disk, 4) == 0)
+			fault_delete_index(f);
+	}
+	fault_must_open(f);
+}
+
+/* One life of the process, up to its end by one of three causes. */
+static void live(struct fault *f)
+{
+	uint64_t appends = simdisk_random(f->disk, 25);
+	for (uint64_t i = 0; i < appends; i++) {
+		size_t count = 1 + (size_t)simdisk_random(f->disk, 4);
+		size_t bytes = (size_t)(simdisk_random(f->disk, 8) ? simdisk_random(f->disk, 120)
+								   : simdisk_random(f->disk, 4000));
+		cr_assert_eq(fault_append(f, count, bytes), STORAGE_OK, "%s", f->err.text);
+		if (simdisk_random(f->disk, 6) == 0)
+			cr_assert_eq(file_index_now(f->s, &f->err), ERR_OK, "%s", f->err.text);
+	}
+	if (simdisk_random(f->disk, 5) == 0) {
+		fault_close(f);
+		simdisk_kill(f->disk);
+		return;
+	}
+	/* Dies in the middle of an append, or of a clean stop. */
+	simdisk_gone_at(f->disk, 1 + simdisk_random(f->disk, 12));
+	while (simdisk_failed(f->disk) == SIM_CALLS) {
+		if (simdisk_random(f->disk, 8) == 0) {
+			fault_close(f);
+			simdisk_gone_at(f->disk, 0);
+			break;
+		}
+		enum storage_outcome outcome = fault_append(f, 1 + (size_t)simdisk_random(f->disk, 5),
+							    (size_t)simdisk_random(f->disk, 900));
+		cr_assert(outcome == STORAGE_OK || outcome == STORAGE_FAILED, "seed %llu: outcome %d: %s",
+			  (unsigned long long)f->seed, outcome, f->err.text);
+		if (outcome == STORAGE_FAILED)
+			break;
+	}
+	fault_drop(f);
+	if (simdisk_random(f->disk, 4))
+		simdisk_cut(f->disk);
+	else
+		simdisk_kill(f->disk);
+}
+
+Test(crash, nothing_acknowledged_is_missing_and_nothing_invented)
+{
+	size_t images = fault_rounds(1000);
+	uint64_t first = 1000;
+	if (getenv("CAIRN_TEST_SEED"))
+		first = strtoull(getenv("CAIRN_TEST_SEED"), NULL, 10);
+	for (size_t made = 0; made < images; first++) {
+		struct fault f;
+		fault_init(&f, first);
+		fault_must_open(&f);
+		for (int lives = 0; lives < 5; lives++, made++) {
+			live(&f);
+			if (simdisk_random(f.disk, 5) == 0)
+				fault_delete_index(&f);
+			open_through_cuts(&f);
+		}
+		fault_release(&f);
+	}
+}
