@@ -265,7 +265,7 @@ static void app_run(struct app *app)
 	loop_on_signal(app->loops[0], SIGINT, app_on_stop_signal, app);
 	loop_on_signal(app->loops[0], SIGHUP, app_on_hangup, app);
 	for (size_t i = 1; i < app->loop_count; i++) {
-		char name[16];
+		char name[32];
 
 		snprintf(name, sizeof(name), "worker %zu", i);
 		loop_thread_start(app->loops[i], name);

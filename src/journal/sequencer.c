@@ -425,7 +425,7 @@ static void commit(struct sequencer *s, struct append **appends, size_t count, s
 		pthread_mutex_lock(&s->lock);
 		s->failed = true;
 		pthread_mutex_unlock(&s->lock);
-		/* fall through */
+		__attribute__((fallthrough));
 	case STORAGE_UNKNOWN:
 		log_error(outcome == STORAGE_FAILED ? "storage failed: no more appends until a restart"
 						    : "appends failed",
