@@ -90,9 +90,9 @@ Test(json, prints_floating_point_in_its_shortest_form)
 		{2.2250738585072014e-308, "2.2250738585072014e-308"},
 		{1.7976931348623157e308, "1.7976931348623157e+308"},
 		{9007199254740993.0, "9007199254740992"},
-		{NAN, "NaN"},
-		{INFINITY, "Infinity"},
-		{-INFINITY, "-Infinity"},
+		{(double)NAN, "NaN"},
+		{(double)INFINITY, "Infinity"},
+		{-(double)INFINITY, "-Infinity"},
 	};
 	static const struct {
 		float value;
