@@ -8,17 +8,13 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const commands[] = {
-	&cli_dev,
-	&cli_append,
-	&cli_read,
-	&cli_tail,
-	&cli_streams,
-	&cli_stat,
+	&cli_dev, &cli_append, &cli_read, &cli_tail, &cli_streams, &cli_stat,
 };
 
 static void print_help(FILE *out)
 {
-	fputs("Usage: cairn COMMAND [OPTION...]\n\nReplays, audits and proves what happened in a Cairn journal, "
+	fputs("Usage: cairn COMMAND [OPTION...]\n\nReplays, audits and proves what happened in a Cairn "
+	      "journal, "
 	      "and runs functions on it.\n\n",
 	      out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)

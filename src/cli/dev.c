@@ -38,10 +38,11 @@ struct dev_conf {
 extern char **environ;
 
 static const struct setting rows[] = {
-	{"http", SETTING_INT, offsetof(struct dev_conf, http_port), .fallback = "9000", .min = 1, .max = 65535,
-	 .value_name = "PORT", .help = "port of the function's own gRPC and HTTP API"},
+	{"http", SETTING_INT, offsetof(struct dev_conf, http_port), .fallback = "9000", .min = 1,
+	 .max = 65535, .value_name = "PORT", .help = "port of the function's own gRPC and HTTP API"},
 	{"data", SETTING_STRING, offsetof(struct dev_conf, data), .fallback = "./cairn-data",
-	 .value_name = "DIR", .help = "folder of the journal; what is in it is there again at the next start"},
+	 .value_name = "DIR",
+	 .help = "folder of the journal; what is in it is there again at the next start"},
 	{"verbose", SETTING_BOOL, offsetof(struct dev_conf, verbose),
 	 .help = "show every log line of cairnd and cairn-proxy"},
 };
@@ -130,7 +131,8 @@ static bool proxy_is_ready(int port)
 	return n > 12 && strncmp(answer + 8, " 200", 4) == 0;
 }
 
-/* --- what the children say -------------------------------------------------------------------------------- */
+/* --- what the children say --------------------------------------------------------------------------------
+ */
 
 static void say(const char *who, const char *text)
 {
@@ -184,13 +186,16 @@ static void say_in_words(const char *who, json_t *line)
 	fprintf(stderr, "%-9s| %s", who, msg ? msg : "");
 	if (error)
 		fprintf(stderr, ": %s", error);
-	json_object_foreach(line, key, value) {
-		if (!strcmp(key, "time") || !strcmp(key, "level") || !strcmp(key, "msg") || !strcmp(key, "error"))
+	json_object_foreach(line, key, value)
+	{
+		if (!strcmp(key, "time") || !strcmp(key, "level") || !strcmp(key, "msg") ||
+		    !strcmp(key, "error"))
 			continue;
 		if (json_is_string(value))
 			fprintf(stderr, "%s%s=%s", separator, key, json_string_value(value));
 		else if (json_is_integer(value))
-			fprintf(stderr, "%s%s=%" JSON_INTEGER_FORMAT, separator, key, json_integer_value(value));
+			fprintf(stderr, "%s%s=%" JSON_INTEGER_FORMAT, separator, key,
+				json_integer_value(value));
 		else
 			continue;
 		separator = ", ";
@@ -248,7 +253,8 @@ static void dev_on_exit(size_t child, int status, int64_t restart_in_ms, void *a
 	dev->last_n = 0;
 }
 
-/* --- getting up ------------------------------------------------------------------------------------------- */
+/* --- getting up -------------------------------------------------------------------------------------------
+ */
 
 static void announce(const struct dev *dev)
 {
@@ -324,25 +330,27 @@ static enum cli_exit dev_run(struct dev *dev, char *const function_argv[])
 	char *management = mem_xprintf("MANAGEMENT_PORT=%d", dev->management_port);
 	char *metrics = mem_xprintf("METRICS_PORT=%d", dev->metrics_port);
 	char *journal = mem_xprintf("CAIRN_JOURNAL=%s", listen);
-	char listen_flag[] = "--listen", storage_flag[] = "--storage", format_flag[] = "--log-format", json[] = "json",
-	     level_flag[] = "--log-level", info[] = "info";
-	char *const cairnd_argv[] = {cairnd, listen_flag, listen, storage_flag, storage, format_flag, json, NULL};
+	char listen_flag[] = "--listen", storage_flag[] = "--storage", format_flag[] = "--log-format",
+	     json[] = "json", level_flag[] = "--log-level", info[] = "info";
+	char *const cairnd_argv[] = {cairnd,  listen_flag, listen, storage_flag,
+				     storage, format_flag, json,   NULL};
 	char *const proxy_argv[] = {cairn_proxy, format_flag, json, level_flag, info, NULL};
 	const char *const function_env[] = {"HOST=127.0.0.1", port, "PYTHONUNBUFFERED=1", NULL};
-	const char *const proxy_env[] = {http_port, user_port, "USER_FUNCTION_HOST=127.0.0.1",
-					 management, metrics, "METRICS_HOST=127.0.0.1", journal, NULL};
+	const char *const proxy_env[] = {http_port,  user_port, "USER_FUNCTION_HOST=127.0.0.1",
+					 management, metrics,   "METRICS_HOST=127.0.0.1",
+					 journal,    NULL};
 	dev->supervisor = supervisor_new(&ops, dev);
-	dev->journal = supervisor_add(dev->supervisor,
-				      &(struct child_spec){"journal", cairnd_argv, NULL, 10000});
+	dev->journal =
+		supervisor_add(dev->supervisor, &(struct child_spec){"journal", cairnd_argv, NULL, 10000});
 	dev->function = supervisor_add(dev->supervisor,
 				       &(struct child_spec){"function", function_argv, function_env, 5000});
-	dev->proxy = supervisor_add(dev->supervisor,
-				    &(struct child_spec){"proxy", proxy_argv, proxy_env, 10000});
+	dev->proxy =
+		supervisor_add(dev->supervisor, &(struct child_spec){"proxy", proxy_argv, proxy_env, 10000});
 	start_or_fail(dev, dev->journal);
 	supervisor_run(dev->supervisor);
 	supervisor_free(dev->supervisor);
-	char *texts[] = {cairnd, cairn_proxy, listen, storage, port, http_port, user_port, management, metrics,
-			 journal};
+	char *texts[] = {cairnd,    cairn_proxy, listen,     storage, port,
+			 http_port, user_port,   management, metrics, journal};
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
 		mem_free(texts[i]);
 	return dev->failed ? CLI_UNREACHABLE : CLI_OK;
@@ -366,14 +374,16 @@ static enum cli_exit dev_main(int argc, char *const argv[])
 	struct err err = {0};
 	bool exit_now = false;
 	int rest = 0;
-	if (settings_load("cairn dev", "Runs journal, proxy and function together: cairn dev -- COMMAND...", rows,
-			  ARRAY_LEN(rows), argc, argv, environ, &dev.conf, &settings, &rest, &exit_now, &err))
+	if (settings_load("cairn dev", "Runs journal, proxy and function together: cairn dev -- COMMAND...",
+			  rows, ARRAY_LEN(rows), argc, argv, environ, &dev.conf, &settings, &rest, &exit_now,
+			  &err))
 		return cli_fail(&cli_dev, &err);
 	enum cli_exit code = CLI_OK;
 	if (rest < argc && !strcmp(argv[rest], "--"))
 		rest++;
 	if (!exit_now && rest >= argc) {
-		err_set(&err, ERR_INVALID, "the function's command is missing: cairn dev [OPTION...] -- COMMAND...");
+		err_set(&err, ERR_INVALID,
+			"the function's command is missing: cairn dev [OPTION...] -- COMMAND...");
 		code = cli_fail(&cli_dev, &err);
 	} else if (!exit_now) {
 		dev.journal_port = choose_journal_port();

@@ -25,20 +25,20 @@
 
 struct child {
 	struct child_spec spec;
-	pid_t pid;		   /* 0: not running */
-	int output;		   /* read end of the pipe that is its stdout and stderr; -1: closed */
-	char *line;		   /* LINE_MAX_BYTES */
+	pid_t pid;  /* 0: not running */
+	int output; /* read end of the pipe that is its stdout and stderr; -1: closed */
+	char *line; /* LINE_MAX_BYTES */
 	size_t line_n;
 	struct mono_time started;
 	int64_t backoff_ms;
-	bool restart;		   /* restart_at holds */
+	bool restart; /* restart_at holds */
 	struct mono_time restart_at;
 };
 
 struct supervisor {
 	struct supervisor_ops ops;
 	void *arg;
-	int signals;	    /* signalfd */
+	int signals; /* signalfd */
 	sigset_t old_mask;
 	struct child children[SUPERVISOR_CHILDREN_MAX];
 	size_t count;
@@ -80,7 +80,8 @@ pid_t supervisor_pid(const struct supervisor *s, size_t child)
 
 /* --- starting ------------------------------------------------------------------------------------------ */
 
-/* In the child: never returns. errno of a failed exec goes to the parent by `report`, which closes on exec. */
+/* In the child: never returns. errno of a failed exec goes to the parent by `report`, which closes on exec.
+ */
 static _Noreturn void child_exec(const struct supervisor *s, const struct child *c, int output, int report)
 {
 	setpgid(0, 0);
@@ -141,7 +142,8 @@ enum err_code supervisor_start(struct supervisor *s, size_t child, struct err *e
 	return ERR_OK;
 }
 
-/* --- output, exits, restarts ------------------------------------------------------------------------------ */
+/* --- output, exits, restarts ------------------------------------------------------------------------------
+ */
 
 static void child_deliver(struct supervisor *s, size_t i, const char *line, size_t n)
 {

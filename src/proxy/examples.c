@@ -37,7 +37,8 @@ static enum err_code sample_value(const struct pb_field *field, unsigned depth, 
 	return buf_printf(out, is_quoted(field) ? "\"%s\"" : "%s", text ? text : "0");
 }
 
-/* Only fields that are plainly what they look like: no lists, maps, oneof members, and no well-known types. */
+/* Only fields that are plainly what they look like: no lists, maps, oneof members, and no well-known types.
+ */
 static bool is_sampled(const struct pb_field *field, unsigned depth)
 {
 	if (field->repeated || field->oneof || field->proto3_optional)

@@ -8,8 +8,16 @@
 #include "base/text.h"
 
 static const char *const transport_names[] = {
-	"content-type", "content-length", "content-encoding", "accept-encoding", "transfer-encoding",
-	"connection",	"te",		  "trailer",	      "upgrade",	 "expect",
+	"content-type",
+	"content-length",
+	"content-encoding",
+	"accept-encoding",
+	"transfer-encoding",
+	"connection",
+	"te",
+	"trailer",
+	"upgrade",
+	"expect",
 	"host",
 };
 /* Besides those, of what a function must not set. */

@@ -230,13 +230,14 @@ void http_bindings_free(struct http_bindings *b)
 	mem_free(b);
 }
 
-/* --- finding ----------------------------------------------------------------------------------------------- */
+/* --- finding -----------------------------------------------------------------------------------------------
+ */
 
 struct search {
 	struct span verb, path;
 	struct arena *arena;
 	struct http_match *best; /* of the caller; binding NULL while there is none */
-	bool path_known;	 /* some binding has the path, with whatever method */
+	bool path_known;         /* some binding has the path, with whatever method */
 	bool broken_escape;
 	struct err *err;
 };
@@ -290,8 +291,10 @@ enum err_code http_bindings_find(const struct http_bindings *b, struct span verb
 	if (code || s.broken_escape)
 		return err_set(err, escape.code, "%s", escape.text);
 	if (s.path_known)
-		return err_set(err, ERR_NOT_FOUND, "no method of this function is bound to %.*s %.*s (other "
-			       "HTTP methods are)", SPAN_ARG(verb), SPAN_ARG(path));
+		return err_set(err, ERR_NOT_FOUND,
+			       "no method of this function is bound to %.*s %.*s (other "
+			       "HTTP methods are)",
+			       SPAN_ARG(verb), SPAN_ARG(path));
 	return err_set(err, ERR_NOT_FOUND, "no method of this function is bound to the path %.*s",
 		       SPAN_ARG(path));
 }

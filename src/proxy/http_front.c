@@ -19,9 +19,9 @@ struct http_front {
 };
 
 enum call_state {
-	CALL_BODY,	/* the request's body is coming */
-	CALL_RUNNING,	/* the command is with the router */
-	CALL_ANSWERED	/* the answer is on its way; waits for on_done */
+	CALL_BODY,    /* the request's body is coming */
+	CALL_RUNNING, /* the command is with the router */
+	CALL_ANSWERED /* the answer is on its way; waits for on_done */
 };
 
 /* One request that has found its method. Freed in on_done. */
@@ -30,8 +30,8 @@ struct http_call {
 	enum call_state state;
 	struct http_front *front;
 	struct http_exchange *x; /* held */
-	struct spec *spec;	 /* held: the match points into it */
-	struct arena arena;	 /* what lives as long as the call */
+	struct spec *spec;       /* held: the match points into it */
+	struct arena arena;      /* what lives as long as the call */
 	struct http_match match;
 	struct span query, content_type;
 	struct metadata metadata; /* of the request, for the kinds that take it */
@@ -74,7 +74,8 @@ static void respond_text(struct http_exchange *x, int status, struct span text)
 	http_respond(x, status, &(struct headers){&type, 1}, text);
 }
 
-/* --- the answer ------------------------------------------------------------------------------------------- */
+/* --- the answer -------------------------------------------------------------------------------------------
+ */
 
 static void call_answer_error(struct http_call *call, int status, struct span text)
 {
@@ -102,7 +103,8 @@ static void call_answer(struct http_call *call)
 static enum err_code call_take_reply(struct http_call *call, struct span reply, struct err *err)
 {
 	struct span type;
-	enum err_code code = transcode_out(call->match.binding, reply, &call->arena, &call->answer, &type, err);
+	enum err_code code =
+		transcode_out(call->match.binding, reply, &call->arena, &call->answer, &type, err);
 	if (!code)
 		call->answer_type = type;
 	return code;
@@ -152,7 +154,8 @@ static void call_on_end(void *arg, const struct outcome *outcome)
 
 static const struct reply_sink call_sink = {.on_reply = call_on_reply, .on_end = call_on_end};
 
-/* --- the request ------------------------------------------------------------------------------------------ */
+/* --- the request ------------------------------------------------------------------------------------------
+ */
 
 static void call_on_body(struct http_exchange *x, struct span piece, void *arg)
 {
@@ -262,8 +265,8 @@ static bool answer_probe(struct http_exchange *x, const struct http_request *req
 		answer_now(x, 200, SPAN("queue"));
 		return true;
 	}
-	snprintf(text, sizeof(text), "unexpected probe header value: %.*s", (int)(probe.n < 200 ? probe.n : 200),
-		 (const char *)probe.p);
+	snprintf(text, sizeof(text), "unexpected probe header value: %.*s",
+		 (int)(probe.n < 200 ? probe.n : 200), (const char *)probe.p);
 	answer_now(x, 400, span_str(text));
 	return true;
 }

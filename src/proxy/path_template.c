@@ -335,7 +335,8 @@ enum err_code path_template_match(const struct path_template *t, struct span pat
 	return ERR_OK;
 }
 
-/* --- examples ----------------------------------------------------------------------------------------------- */
+/* --- examples
+ * ----------------------------------------------------------------------------------------------- */
 
 enum err_code path_template_expand(const struct path_template *t, const char *const *values, struct buf *out)
 {
@@ -347,7 +348,9 @@ enum err_code path_template_expand(const struct path_template *t, const char *co
 		const struct segment *s = &t->segments[i];
 		const struct variable *v = &t->variables[next_variable];
 		bool inside = next_variable < t->variable_count && i >= v->first;
-		const char *value = inside && values[next_variable] ? values[next_variable] : inside ? "0" : "x";
+		const char *value = inside && values[next_variable] ? values[next_variable]
+				    : inside                        ? "0"
+								    : "x";
 		code = buf_append_byte(out, '/');
 		if (!code && s->kind == SEGMENT_LITERAL)
 			code = buf_append_span(out, s->literal);

@@ -51,8 +51,7 @@ static enum err_code check_content_type(const struct transcode_request *r, struc
 	if (is_json(r->content_type))
 		return ERR_OK;
 	if (r->content_type.n == 0)
-		return err_set(err, ERR_INVALID,
-			       "content-type is missing; %.*s takes application/json",
+		return err_set(err, ERR_INVALID, "content-type is missing; %.*s takes application/json",
 			       SPAN_ARG(r->match->binding->method->full_name));
 	return err_set(err, ERR_INVALID, "content-type \"%.*s\" is not taken by %.*s; send application/json",
 		       SPAN_ARG(r->content_type), SPAN_ARG(r->match->binding->method->full_name));
@@ -167,11 +166,15 @@ static enum err_code parameter_in(const struct transcode_request *r, struct span
 	if (pb_path_find(b->method->input, name, &path, err))
 		return err_wrap(err, "query parameter \"%.*s\"", SPAN_ARG(name));
 	if (bound_elsewhere(b, &path))
-		return err_set(err, ERR_INVALID, "query parameter \"%.*s\": the field is set by the path or "
-			       "the body", SPAN_ARG(name));
+		return err_set(err, ERR_INVALID,
+			       "query parameter \"%.*s\": the field is set by the path or "
+			       "the body",
+			       SPAN_ARG(name));
 	if (!path.at[path.n - 1]->repeated && path_is_set(msg, &path))
-		return err_set(err, ERR_INVALID, "query parameter \"%.*s\" stands twice, but the field is "
-			       "not repeated", SPAN_ARG(name));
+		return err_set(err, ERR_INVALID,
+			       "query parameter \"%.*s\" stands twice, but the field is "
+			       "not repeated",
+			       SPAN_ARG(name));
 	code = pb_path_set_text(msg, &path, value, err);
 	return code ? err_wrap(err, "query parameter \"%.*s\"", SPAN_ARG(name)) : ERR_OK;
 }

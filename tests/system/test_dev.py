@@ -18,7 +18,7 @@ from ports import free_port
 
 CART = [sys.executable, "-B", str(protos.SOURCE / "contrib" / "samples" / "shopping-cart" / "cart.py")]
 
-# A function of an older protocol: answers discovery and nothing else. What is reported to it goes to its output.
+# A function of an older protocol: answers discovery and nothing else, and prints what is reported to it.
 OLD_FUNCTION = """
 import os, sys
 from concurrent import futures

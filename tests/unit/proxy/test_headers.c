@@ -7,14 +7,23 @@
 #include "base/limits.h"
 #include "base/must.h"
 
-#define H(name, value) {SPAN(name), SPAN(value)}
+#define H(name, value)                  \
+	{                               \
+		SPAN(name), SPAN(value) \
+	}
 
 Test(headers, a_request_s_transport_headers_do_not_become_metadata)
 {
 	static const struct header items[] = {
-		H("content-type", "application/grpc"), H("te", "trailers"),   H("grpc-timeout", "1S"),
-		H("x-one", "1"),		       H("proxy-auth", "no"), H("x-one", "2"),
-		H("host", "a"),			       H("user-agent", "u"),  H("connection", "close"),
+		H("content-type", "application/grpc"),
+		H("te", "trailers"),
+		H("grpc-timeout", "1S"),
+		H("x-one", "1"),
+		H("proxy-auth", "no"),
+		H("x-one", "2"),
+		H("host", "a"),
+		H("user-agent", "u"),
+		H("connection", "close"),
 		H("x-raw-bin", "aGk"),
 	};
 	struct headers in = {items, ARRAY_LEN(items)};
@@ -35,11 +44,11 @@ Test(headers, a_request_s_transport_headers_do_not_become_metadata)
 Test(headers, a_reply_s_metadata_becomes_legal_headers_only)
 {
 	static const struct metadata_entry items[] = {
-		{SPAN("X-Good"), SPAN("yes"), false},	  {SPAN("date"), SPAN("now"), false},
-		{SPAN("server"), SPAN("me"), false},	  {SPAN("grpc-status"), SPAN("0"), false},
-		{SPAN(":status"), SPAN("200"), false},	  {SPAN("bad name"), SPAN("x"), false},
+		{SPAN("X-Good"), SPAN("yes"), false},     {SPAN("date"), SPAN("now"), false},
+		{SPAN("server"), SPAN("me"), false},      {SPAN("grpc-status"), SPAN("0"), false},
+		{SPAN(":status"), SPAN("200"), false},    {SPAN("bad name"), SPAN("x"), false},
 		{SPAN("bad-value"), SPAN("a\nb"), false}, {SPAN("raw"), SPAN("hi"), true},
-		{SPAN("raw2-bin"), SPAN("hi"), true},	  {SPAN("text-bin"), SPAN("hi"), false},
+		{SPAN("raw2-bin"), SPAN("hi"), true},     {SPAN("text-bin"), SPAN("hi"), false},
 		{SPAN("content-type"), SPAN("x"), false}, {SPAN("empty"), SPAN(""), false},
 	};
 	struct metadata in = {items, ARRAY_LEN(items)};

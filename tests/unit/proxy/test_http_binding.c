@@ -43,7 +43,8 @@ Test(http_binding, refuses_each_faulty_rule_by_name)
 }
 
 /* "Method|value|value", or "-" with nothing bound, "!" for a broken escape. */
-static void check_find(const struct http_bindings *b, const char *verb, const char *path, const char *expected)
+static void check_find(const struct http_bindings *b, const char *verb, const char *path,
+		       const char *expected)
 {
 	struct arena a;
 	arena_init(&a, 64 * 1024);

@@ -23,7 +23,8 @@ static void check_match(const char *template, const char *path, const char *expe
 		n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%.*s", i ? "|" : "", SPAN_ARG(values[i]));
 	if (code)
 		snprintf(got, sizeof(got), "%s", code == ERR_INVALID ? "!" : "-");
-	cr_expect_str_eq(got, expected, "%s on %s: got \"%s\", expected \"%s\"", template, path, got, expected);
+	cr_expect_str_eq(got, expected, "%s on %s: got \"%s\", expected \"%s\"", template, path, got,
+			 expected);
 	arena_release(&a);
 	path_template_free(t);
 }

@@ -38,8 +38,9 @@ static const char *in(struct world *w, const char *verb, const char *target, con
 	size_t q = span_find(path, '?');
 	struct http_match m;
 	struct err err = {0};
-	cr_assert_eq(http_bindings_find(w->bindings, span_str(verb), span_first(path, q), &w->arena, &m, &err),
-		     ERR_OK, "%s %s: %s", verb, target, err.text);
+	cr_assert_eq(
+		http_bindings_find(w->bindings, span_str(verb), span_first(path, q), &w->arena, &m, &err),
+		ERR_OK, "%s %s: %s", verb, target, err.text);
 	struct transcode_request r = {&m, span_skip(path, q < path.n ? q + 1 : q), span_str(content_type),
 				      span_str(body)};
 	struct buf payload, json;
@@ -49,8 +50,9 @@ static const char *in(struct world *w, const char *verb, const char *target, con
 		snprintf(got, sizeof(got), "! %s", err.text);
 	} else {
 		struct pb_msg *msg;
-		cr_assert_eq(pb_msg_parse(m.binding->method->input, buf_span(&payload), &w->arena, &msg, &err),
-			     ERR_OK);
+		cr_assert_eq(
+			pb_msg_parse(m.binding->method->input, buf_span(&payload), &w->arena, &msg, &err),
+			ERR_OK);
 		cr_assert_eq(pb_json_print(msg, &json, &err), ERR_OK);
 		snprintf(got, sizeof(got), "%s", buf_cstr(&json));
 	}
@@ -78,8 +80,9 @@ Test(transcode, puts_path_query_and_body_together)
 {
 	struct world w;
 	setup(&w);
-	expect_in(&w, "GET", "/v1/things/a%2Fb?count=7&inner.city=K%C3%B6ln+am&tags=x&tags=y&colour=RED&flag=true",
-		  "", "",
+	expect_in(&w, "GET",
+		  "/v1/things/a%2Fb?count=7&inner.city=K%C3%B6ln+am&tags=x&tags=y&colour=RED&flag=true", "",
+		  "",
 		  "{\"id\":\"a/b\",\"count\":\"7\",\"inner\":{\"city\":\"K\xC3\xB6ln am\",\"number\":0},"
 		  "\"tags\":[\"x\",\"y\"],\"colour\":\"RED\",\"blob\":\"\",\"flag\":true}");
 	expect_in(&w, "GET", "/v1/colours/1/5", "", "",
@@ -106,7 +109,8 @@ Test(transcode, says_what_is_wrong_and_where)
 	setup(&w);
 	expect_in(&w, "GET", "/v1/things/a?nope=1", "", "", "! query parameter \"nope\"");
 	expect_in(&w, "GET", "/v1/things/a?count=x", "", "", "! query parameter \"count\"");
-	expect_in(&w, "GET", "/v1/things/a?count=1&count=2", "", "", "! query parameter \"count\" stands twice");
+	expect_in(&w, "GET", "/v1/things/a?count=1&count=2", "", "",
+		  "! query parameter \"count\" stands twice");
 	expect_in(&w, "GET", "/v1/things/a?id=b", "", "", "! query parameter \"id\": the field is set by");
 	expect_in(&w, "GET", "/v1/things/a?id=%zz", "", "", "! query: broken %-escape");
 	expect_in(&w, "POST", "/v1/things/p:change?inner.city=x", JSON, "{}", "! the field is set by");
@@ -114,7 +118,8 @@ Test(transcode, says_what_is_wrong_and_where)
 	expect_in(&w, "GET", "/v1/colours/RED/5x", "", "", "! path variable count");
 	expect_in(&w, "PUT", "/v1/things/p", JSON, "{", "! request body");
 	expect_in(&w, "PUT", "/v1/things/p", JSON, "{\"nope\":1}", "! request body");
-	expect_in(&w, "PUT", "/v1/things/p", "text/plain", "{}", "! content-type \"text/plain\" is not taken");
+	expect_in(&w, "PUT", "/v1/things/p", "text/plain", "{}",
+		  "! content-type \"text/plain\" is not taken");
 	expect_in(&w, "PUT", "/v1/things/p", "application/jsonx", "{}", "! content-type");
 	expect_in(&w, "PUT", "/v1/things/p", "", "{}", "! content-type is missing");
 	teardown(&w);
@@ -126,9 +131,10 @@ Test(transcode, passes_http_bodies_through_raw)
 	setup(&w);
 	expect_in(&w, "POST", "/v1/upload", "image/png", "\x01\x02",
 		  "{\"contentType\":\"image/png\",\"data\":\"AQI=\",\"extensions\":[]}");
-	expect_in(&w, "POST", "/v1/upload/u", "text/x", "hi",
-		  "{\"id\":\"u\",\"count\":\"0\",\"tags\":[],\"colour\":\"NONE\",\"blob\":\"\",\"flag\":false,"
-		  "\"raw\":{\"contentType\":\"text/x\",\"data\":\"aGk=\",\"extensions\":[]}}");
+	expect_in(
+		&w, "POST", "/v1/upload/u", "text/x", "hi",
+		"{\"id\":\"u\",\"count\":\"0\",\"tags\":[],\"colour\":\"NONE\",\"blob\":\"\",\"flag\":false,"
+		"\"raw\":{\"contentType\":\"text/x\",\"data\":\"aGk=\",\"extensions\":[]}}");
 	teardown(&w);
 }
 
@@ -140,8 +146,8 @@ static void expect_out(struct world *w, const char *method, struct span reply, c
 	buf_init(&out, 1 * MIB);
 	struct span type = {0};
 	struct err err = {0};
-	cr_assert_eq(transcode_out(http_bindings_of(w->bindings, m), reply, &w->arena, &out, &type, &err), ERR_OK,
-		     "%s", err.text);
+	cr_assert_eq(transcode_out(http_bindings_of(w->bindings, m), reply, &w->arena, &out, &type, &err),
+		     ERR_OK, "%s", err.text);
 	cr_expect(span_eq(type, span_str(content_type)), "%s: %.*s", method, SPAN_ARG(type));
 	cr_expect(span_eq(buf_span(&out), span_str(body)), "%s: %.*s", method, SPAN_ARG(buf_span(&out)));
 	buf_release(&out);
