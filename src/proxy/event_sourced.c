@@ -239,6 +239,11 @@ static void close_stream(struct event_sourced *es, bool reopen)
 	}
 	es->open = false;
 	es->state = CLOSING;
+	if (plant("reset-instead-of-half-close")) {
+		es->config.host->reset(es->config.host_arg);
+		rest(es);
+		return;
+	}
 	es->config.host->half_close(es->config.host_arg);
 	set_deadline(es, es->config.close_grace_ms);
 }
@@ -466,6 +471,11 @@ static void append_events(struct event_sourced *es)
 	}
 	for (size_t i = 0; i < reply->n_events; i++)
 		set_record(es, &records[i], reply->events[i]);
+	if (plant("events-swapped") && reply->n_events > 1) {
+		struct client_record first = records[0];
+		records[0] = records[1];
+		records[1] = first;
+	}
 	if (snapshot && !fits_record(es, snapshot)) {
 		report(es,
 		       "the snapshot has %zu bytes, above the journal's limit of %zu for a record, or no "
