@@ -38,6 +38,8 @@ class Peer(asyncio.Protocol):
             self.h2.local_settings = h2.settings.Settings(client=client_side, initial_values=settings)
         self.transport = None
         self.lost = False
+        self._started, self._early = False, b""
+        self.heard = asyncio.Event()  # the other side has sent something, or is lost
         self._queues = collections.defaultdict(collections.deque)
         self._raw = b""
         self._preface_left = 0 if client_side else _PREFACE
@@ -47,9 +49,12 @@ class Peer(asyncio.Protocol):
         self.owner.on_connected(self)
 
     def start(self):
-        """Send our preface and settings."""
+        """Send our preface and settings, then read what has come before."""
         self.h2.initiate_connection()
         self.flush()
+        self._started = True
+        if self._early:
+            self.data_received(b"")
 
     # --- in ---------------------------------------------------------------
 
@@ -74,6 +79,11 @@ class Peer(asyncio.Protocol):
         return out
 
     def data_received(self, data):
+        self.heard.set()
+        if not self._started:
+            self._early += data
+            return
+        data, self._early = self._early + data, b""
         try:
             events = self.h2.receive_data(self._without_goaway(data))
         except h2.exceptions.ProtocolError as wrong:
@@ -90,6 +100,7 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, exc):
         self.lost = True
+        self.heard.set()
         self.owner.on_lost(self)
 
     def consumed(self, stream_id, size):

@@ -181,6 +181,10 @@ class Lab:
     def close(self):
         """Stop everything, ours first and gently: each must end with 0."""
         wrong = []
+        while _channels:
+            _channels.pop().close()
+        for rec in self.recorders:
+            rec.oblige()
         for process in reversed(self.processes):
             if isinstance(process, Program) and process.process is not None:
                 if process.alive():
@@ -208,13 +212,21 @@ class Lab:
             yield "output of %s" % process.name, process.text()[-8000:]
 
 
+_channels = []  # of the test that runs
+
+
 # --- clients ---------------------------------------------------------------------
 
 def channel_to(port, **options):
     """A grpcio channel of its own: grpcio otherwise shares connections between channels."""
     every = {"grpc.use_local_subchannel_pool": 1, "grpc.max_receive_message_length": 64 << 20,
              **{k.replace("_", ".", 1): v for k, v in options.items()}}
-    return grpc.insecure_channel("127.0.0.1:%d" % port, list(every.items()))
+    channel = grpc.insecure_channel("127.0.0.1:%d" % port, list(every.items()))
+    # grpcio reads a connection only while somebody waits for something; a subscriber does. Otherwise PINGs
+    # are answered late, and a server's drain takes as long.
+    channel.subscribe(lambda state: None)
+    _channels.append(channel)
+    return channel
 
 
 def refused(call, *args, **kwargs):

@@ -33,7 +33,7 @@ from google.protobuf import empty_pb2
 import protos
 from h2peer import Peer
 from ports import free_port
-from records import Broken, End, FromFunction, HalfClose, Open, Reset, ToFunction, Violation
+from records import Broken, End, FromFunction, HalfClose, Open, Record, Reset, ToFunction, Violation
 
 DISCOVER = "/cloudstate.EntityDiscovery/discover"
 REPORT = "/cloudstate.EntityDiscovery/reportError"
@@ -52,6 +52,13 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 2, 7, 8
 
 # Seconds that a condition may take to come true; raised where everything is slower, as under sanitizers.
 PATIENCE = 15.0 * float(os.environ.get("CAIRN_TEST_PATIENCE", "1"))
+
+
+class _Any(Record):
+    """Met by every record but a violation."""
+
+    def matches(self, seen):
+        return not isinstance(seen, Violation)
 
 
 def grpc_frame(body):
@@ -113,7 +120,6 @@ class Connection:
 
     def on_connected(self, peer):
         if peer is self.down:
-            peer.transport.pause_reading()
             asyncio.get_running_loop().create_task(self._begin())
 
     async def _begin(self):
@@ -125,13 +131,15 @@ class Connection:
                 # To the proxy a function that is not there looks like one that hangs up at once.
                 self.down.abort()
                 return
-            self.up = up
-            if self.down.lost:
-                up.close()
-                return
             up.start()
+            # A process that is being killed may still take a connection, and never says anything on it.
+            await up.heard.wait()
+            if up.lost or self.down.lost:
+                up.close()
+                self.down.abort()
+                return
+            self.up = up
         self.down.start()
-        self.down.transport.resume_reading()
 
     def on_event(self, peer, event):
         handler = getattr(self, "_on_%s" % type(event).__name__, None)
@@ -369,7 +377,7 @@ class Recorder:
         self._streams, self._begun = {}, time.monotonic()
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
-        self._server = None
+        self._server, self._obliging = None, False
         self._thread = threading.Thread(target=self._loop.run_forever, name="recorder", daemon=True)
         self._thread.start()
         self.port = port or free_port()
@@ -414,6 +422,17 @@ class Recorder:
         """Lose all connections, as if the function had died."""
         self.run(lambda: [c.drop() for c in self.connections])
 
+    def oblige(self):
+        """Where the test plays the function and plays no more: end every stream that the proxy has
+        half-closed or will half-close, as a function does."""
+        def end():
+            self._obliging = True
+            for stream in list(self._streams.values()):
+                if stream.half_closed and not (stream.ended or stream.over):
+                    StreamView(self, stream, None)._end(0, "")
+        if not self.function:
+            self.run(end)
+
     def goaway(self, code=NO_ERROR):
         """The function says on every connection that it takes no new streams there; open ones go on."""
         for conn in self.connections:
@@ -451,6 +470,8 @@ class Recorder:
         if body is not None:
             view._send(FromFunction(body), grpc_frame(body.SerializeToString()))
             view._end(0, "")
+        elif self._obliging:
+            view._end(0, "")
 
     # --- what a test asks -------------------------------------------------------------
 
@@ -481,6 +502,10 @@ class Recorder:
                                  % (where, expected, seen, self.log()))
         seen.taken = True
         return seen
+
+    def take_next(self, number=None, timeout=None):
+        """The next record, whatever it is but a violation."""
+        return self.take(_Any(), number, timeout)
 
     def expect(self, *expected, timeout=None):
         """The next records, of all streams together, are exactly these. Returns what was seen."""

@@ -66,7 +66,8 @@ def main(files):
         import h2  # noqa: F401
         import pytest
     except ImportError as missing:
-        print("1..0 # SKIP %s: install python3-pytest, python3-grpcio, python3-protobuf, python3-h2" % missing)
+        print("1..0 # SKIP %s: install python3-pytest, python3-grpcio, python3-protobuf and python3-h2"
+              % missing)
         return 0
     plugin = Tap(1)
     os.dup2(2, 1)  # what pytest and the tests print is not TAP
