@@ -267,7 +267,7 @@ static void app_run(struct app *app)
 	for (size_t i = 1; i < app->loop_count; i++) {
 		char name[32];
 
-		snprintf(name, sizeof(name), "worker %zu", i);
+		snprintf(name, sizeof(name), "worker %u", (unsigned)i % WORKERS_MAX);
 		loop_thread_start(app->loops[i], name);
 	}
 	app_say(app);

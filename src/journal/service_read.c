@@ -31,9 +31,9 @@ static void read_call_end(struct read_call *rc, enum grpc_code code, struct span
 	if (rc->over)
 		return;
 	rc->over = true;
-	journal_read_close(rc->read);
-	rc->read = NULL;
 	grpc_call_finish(rc->call, code, text, NULL);
+	journal_read_close(rc->read); /* after it: the text may be the read's own */
+	rc->read = NULL;
 }
 
 static void read_call_fail(struct read_call *rc, const struct err *err)
