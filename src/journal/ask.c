@@ -44,6 +44,8 @@ static void ask_free(struct ask *ask)
 static void ask_done(struct job *job)
 {
 	struct ask *ask = CONTAINER_OF(job, struct ask, job);
+	if (job->refused)
+		err_set(&ask->err, ERR_UNAVAILABLE, "the journal is stopping");
 	bool ok = ask->err.code == ERR_OK;
 	ask->done(ask->items, ok ? ask->count : 0, ok && ask->more, ok ? NULL : &ask->err, ask->arg);
 	ask_free(ask);
@@ -122,8 +124,6 @@ static void ask_run(struct job *job, struct storage_reader *reader, bool in_time
 static enum err_code ask_check(const struct journal *j, const struct journal_cursor *not_before,
 			       struct span name, struct err *err)
 {
-	if (j->stopped)
-		return err_set(err, ERR_UNAVAILABLE, "the journal is stopping");
 	if (name.n > LIMIT_STREAM_NAME_BYTES)
 		return err_set(err, ERR_INVALID, "name has %zu bytes: a stream's has 1 to %zu", name.n,
 			       LIMIT_STREAM_NAME_BYTES);

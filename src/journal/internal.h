@@ -13,7 +13,8 @@ struct journal {
 	uint32_t magic;
 	struct storage *storage;
 	const struct clock *clock;
-	bool threads, stopped;
+	bool threads;
+	bool stopped; /* the owner's thread alone */
 	uint64_t seed[2]; /* of the hashes of names and ids */
 	int64_t not_before_wait_us;
 

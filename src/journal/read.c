@@ -239,6 +239,10 @@ static void job_done(struct job *job)
 	}
 	struct journal_page *page = r->page;
 	r->page = NULL;
+	if (job->refused) {
+		r->to_tail = false;
+		err_set(&r->err, ERR_UNAVAILABLE, "the journal is stopping");
+	}
 	if (r->to_tail)
 		read_from_tail(r);
 	else

@@ -170,7 +170,7 @@ static struct storage_query query_of(const struct journal_read *r, uint64_t belo
 
 /* One read of storage into the page. */
 static enum err_code read_more(struct journal_read *r, struct storage_reader *reader,
-			       struct journal_page *page, uint64_t below, struct err *err)
+			       struct journal_page *page, uint64_t below, bool *ret_full, struct err *err)
 {
 	size_t start = page->body.n;
 	struct storage_query q = query_of(r, below, start);
@@ -188,6 +188,7 @@ static enum err_code read_more(struct journal_read *r, struct storage_reader *re
 		r->at = record_position(entry);
 		r->by_sequence = false;
 		page->body.n = start;
+		*ret_full = true;
 		return ERR_OK;
 	}
 	if (r->live && !sp.end) {
@@ -290,15 +291,14 @@ static enum err_code fill(struct journal_read *r, struct storage_reader *reader,
 	}
 	uint64_t below = r->live ? journal_head(r->journal) : r->below;
 	size_t scanned = 0;
-	while (!code && !r->ended && !r->to_tail) {
-		size_t records = page->records;
-		scanned += READ_PAGE_BYTES - page->body.n;
-		code = read_more(r, reader, page, below, err);
-		/* Enough, or nothing wanted for so long that it is time to show how far it is. */
-		bool filtered = read_has_filter(r) || r->load;
-		if (!filtered || page->body.n > READ_PAGE_BYTES / 2 || scanned > READ_SCAN_BYTES)
+	bool full = false;
+	/* Until it is half full, or nothing was wanted for so long that it is time to show how far it is. */
+	while (!code && !r->ended && !r->to_tail && !full) {
+		if (page->body.n > READ_PAGE_BYTES / 2 || scanned > READ_SCAN_BYTES)
 			break;
-		if (r->load && page->records == records)
+		scanned += READ_PAGE_BYTES - page->body.n;
+		code = read_more(r, reader, page, below, &full, err);
+		if (!read_has_filter(r) && !r->load)
 			break;
 	}
 	return code;

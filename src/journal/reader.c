@@ -102,9 +102,16 @@ void pool_submit(struct pool *p, struct job *job, uint64_t not_before, int64_t w
 	must(job->mailbox);
 	job->task.run = job_post;
 	job->in_time = true;
+	job->refused = false;
 	job->not_before = not_before;
 	pthread_mutex_lock(&p->lock);
-	must(!p->stopping);
+	if (p->stopping) {
+		job->refused = true;
+		job->state = JOB_RUNNING;
+		pthread_mutex_unlock(&p->lock);
+		mailbox_post(job->mailbox, &job->task);
+		return;
+	}
 	/* Announced before the head is read: whoever moves it afterwards sees that someone waits. */
 	if (not_before < atomic_load(&p->parked_lowest))
 		atomic_store(&p->parked_lowest, not_before);

@@ -25,6 +25,7 @@ struct job {
 	uint64_t not_before;
 	struct mono_time deadline;
 	bool in_time;
+	bool refused; /* for `done`: the pool was stopping, `run` was not called */
 };
 
 struct pool_config {
@@ -42,7 +43,7 @@ void pool_stop(struct pool *p); /* ends the threads; jobs that wait are run to t
 void pool_free(struct pool *p);
 bool pool_step(struct pool *p); /* true if anything was done */
 
-/* Runs the job as soon as a thread is free and the head (journal_head, as the pool was told) has reached
+/* Any thread. Runs the job as soon as a thread is free and the head (journal_head, as the pool was told) has reached
  * not_before, but for that no longer than wait_us. */
 void pool_submit(struct pool *p, struct job *job, uint64_t not_before, int64_t wait_us);
 /* From the mailbox's thread: takes the job back if it has not begun. False: done will be called. */

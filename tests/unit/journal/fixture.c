@@ -126,6 +126,8 @@ static void fake_reader_close(struct storage_reader *r)
 static enum err_code fake_read(struct storage_reader *r, const struct storage_query *q, struct buf *out,
 			       struct storage_page *ret, struct err *err)
 {
+	if (fake_of(r->storage)->reads_fail)
+		return err_set(err, ERR_CORRUPT, "fake damage");
 	return storage_read(inner_of(r), q, out, ret, err);
 }
 

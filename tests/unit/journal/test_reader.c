@@ -270,6 +270,101 @@ Test(reader, pages_are_a_response_or_one_record)
 	bench_close(&b);
 }
 
+Test(reader, a_snapshot_larger_than_a_page_comes_alone)
+{
+	struct bench b;
+	struct got g = {0};
+	struct journal_read *read;
+	struct journal_load load = {.stream = SPAN("x")};
+	bench_open(&b);
+	append_sized(&b, PARTS({.stream = "x", .ids = {1}, .snapshot = 2}), 2 * MIB);
+	append_sized(&b, PARTS({.stream = "x", .ids = {3, 4}}), 1);
+	cr_assert(journal_load_open(b.journal, &load, &b.mailbox, on_page, &g, &read, NULL) == ERR_OK);
+	bench_next(&b, read, &g);
+	cr_expect_str_eq(got_positions(&g), "1");
+	bench_next(&b, read, &g);
+	cr_expect_str_eq(got_positions(&g), "2 3");
+	cr_expect(g.page->end);
+	cr_expect(g.page->sequence == 3);
+	journal_read_close(read);
+	got_clear(&g);
+	bench_close(&b);
+}
+
+Test(reader, a_filtered_page_ends_before_a_record_that_does_not_fit)
+{
+	struct bench b;
+	struct journal_query q = {
+		.source = STORAGE_ALL, .types = (struct span[]){SPAN("type")}, .type_count = 1};
+	bench_open(&b);
+	append_sized(&b, PARTS({.stream = "x", .ids = {1}}), 1000);
+	append_sized(&b, PARTS({.stream = "x", .ids = {2}}), 2 * MIB);
+	append_sized(&b, PARTS({.stream = "x", .ids = {3, 4}}), 1000);
+	cr_expect_str_eq(pages(&b, &q), "0 | 1 | 2 3");
+	bench_close(&b);
+}
+
+Test(reader, damage_ends_a_read_and_is_named)
+{
+	struct bench b;
+	struct got g = {0};
+	struct journal_read *read;
+	struct journal_query q = {.source = STORAGE_ALL};
+	bench_open(&b);
+	append_sized(&b, PARTS({.stream = "x", .ids = {1}}), 1);
+	b.fake->reads_fail = true;
+	cr_assert(journal_read_open(b.journal, &q, &b.mailbox, on_page, &g, &read, NULL) == ERR_OK);
+	bench_next(&b, read, &g);
+	cr_expect(g.page == NULL);
+	cr_expect(g.err.code == ERR_CORRUPT);
+	cr_expect(strstr(g.err.text, "fake damage"));
+	journal_read_close(read);
+	b.fake->reads_fail = false;
+	cr_expect_str_eq(pages(&b, &q), "0");
+	bench_close(&b);
+}
+
+Test(reader, a_stopped_journal_says_so)
+{
+	struct bench b;
+	struct got g = {0};
+	struct journal_read *read;
+	struct journal_query q = {.source = STORAGE_ALL};
+	bench_open(&b);
+	cr_assert(journal_read_open(b.journal, &q, &b.mailbox, on_page, &g, &read, NULL) == ERR_OK);
+	journal_stop(b.journal);
+	journal_read_next(read);
+	cr_expect(g.calls == 0);
+	mailbox_drain(&b.mailbox);
+	cr_expect(g.calls == 1);
+	cr_expect(g.err.code == ERR_UNAVAILABLE);
+	journal_read_close(read);
+	got_clear(&g);
+	bench_close(&b);
+}
+
+Test(reader, survives_every_failing_allocation)
+{
+	struct bench b;
+	struct journal_query q = {.source = STORAGE_ALL, .live = true};
+	bench_open(&b);
+	append_sized(&b, PARTS({.stream = "x", .ids = {1, 2}}), 1000);
+	for (unsigned long n = 1, count = 1; n <= count; n++) {
+		struct got g = {0};
+		struct journal_read *read;
+		cr_assert(journal_read_open(b.journal, &q, &b.mailbox, on_page, &g, &read, NULL) == ERR_OK);
+		mem_test_fail_at(n);
+		bench_next(&b, read, &g); /* from storage */
+		count = mem_test_fail_at(0);
+		cr_assert(count > 0);
+		cr_expect(g.page == NULL && g.err.code == ERR_NOMEM, "allocation %lu of %lu: %s", n, count,
+			  g.err.text);
+		journal_read_close(read);
+		got_clear(&g);
+	}
+	bench_close(&b);
+}
+
 static void append_mixed(struct bench *b)
 {
 	append_sized(b, PARTS({.stream = "c|x", .ids = {1, 2}}), 300 * KIB); /* 0 1 */
