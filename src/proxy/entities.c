@@ -184,9 +184,11 @@ static void call_on_done(struct grpc_call *call, const struct grpc_result *resul
 	struct entity_end end = {
 		.code = result->code, .message = result->message, .unreached = result->not_sent};
 	(void)call;
+	/* A connection that broke takes many streams with it and is logged once, by function.c. */
 	if (result->code != GRPC_OK)
-		log_warn("function ended an entity's stream", LOG_STR("entity", s->key),
-			 LOG_STR("code", grpc_code_name(result->code)), LOG_SPAN("message", result->message));
+		LOG_AT((result->reset && !result->http2_error) || result->not_sent ? LOG_DEBUG : LOG_WARN,
+		       "function ended an entity's stream", LOG_STR("entity", s->key),
+		       LOG_STR("code", grpc_code_name(result->code)), LOG_SPAN("message", result->message));
 	s->call = NULL;
 	enter(s);
 	s->machine->ops->on_end(s->machine, &end);

@@ -303,9 +303,10 @@ static void go_on(struct event_sourced *es)
 
 static void load_refused(struct event_sourced *es, enum grpc_code code, struct span text)
 {
-	log_warn("entity not activated", LOG_SPAN("service", es->config.service),
-		 LOG_SPAN("entity", es->config.entity_id), LOG_STR("code", grpc_code_name(code)),
-		 LOG_SPAN("error", text));
+	/* A journal that is away is logged once, by whoever watches it. */
+	LOG_AT(code == GRPC_UNAVAILABLE ? LOG_DEBUG : LOG_WARN, "entity not activated",
+	       LOG_SPAN("service", es->config.service), LOG_SPAN("entity", es->config.entity_id),
+	       LOG_STR("code", grpc_code_name(code)), LOG_SPAN("error", text));
 	refuse_waiting(es, code, text, false);
 	close_stream(es, false);
 }
@@ -403,8 +404,9 @@ static void on_appended(struct entity *e, const struct client_error *error, uint
 		es->current = NULL;
 		close_stream(es, true);
 	} else {
-		log_warn("events not kept", LOG_SPAN("stream", es->config.stream),
-			 LOG_STR("code", grpc_code_name(error->code)), LOG_SPAN("error", error->text));
+		LOG_AT(error->code == GRPC_UNAVAILABLE ? LOG_DEBUG : LOG_WARN, "events not kept",
+		       LOG_SPAN("stream", es->config.stream), LOG_STR("code", grpc_code_name(error->code)),
+		       LOG_SPAN("error", error->text));
 		refuse_current(es, error->code, error->text, false);
 		close_stream(es, true);
 	}
