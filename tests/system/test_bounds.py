@@ -1,0 +1,205 @@
+"""What bounds a proxy: entities in memory, commands that wait, sizes, time, a journal that comes and goes."""
+
+import harness
+import model
+from entity import effect
+from journal_client import Journal, event, rec, to_stream
+from model import happened, request, response
+from recorder import CANCEL
+from records import Reset
+from stage import Stage
+
+HAPPENED = "type.googleapis.com/cairn.test.Happened"
+
+
+def answered(stage, entity_id, text="x"):
+    """Activates an entity and answers its command; returns the stream."""
+    answer, stream, e = stage.begin(entity_id)
+    stream.send(e.reply(1, response(text)).message)
+    assert answer.result() == response(text)
+    return stream
+
+
+def metric(stage, name, service=model.MODEL):
+    text = harness.http_request(stage.proxy.metrics, "GET", "/metrics").body.decode()
+    for line in text.splitlines():
+        if line.startswith('cairn_proxy_%s{service="%s"}' % (name, service)):
+            return int(line.split()[-1])
+    raise AssertionError("no metric %s in\n%s" % (name, text))
+
+
+# --- entities in memory, and those that wait ----------------------------------------------
+
+def test_the_least_recently_used_entity_leaves_when_there_are_too_many(lab):
+    stage = Stage(lab, options=["--max-entities", "2"])
+    first = answered(stage, "one")
+    second = answered(stage, "two")
+    stage.command(first, stage.entity("one"), 2, "again", stage.entity("one").reply(2, response("again")))
+    answered(stage, "three")
+    stage.ended(second)  # "one" was used after it
+    stage.quiet()
+    harness.eventually(lambda: metric(stage, "entities_active") == 2, "two are left")
+
+
+def test_a_busy_entity_does_not_leave(lab):
+    stage = Stage(lab, options=["--max-entities", "1"])
+    waiting, stream, e = stage.begin("busy")
+    answered(stage, "other")
+    stage.quiet()
+    stream.send(e.reply(1, response("done")).message)
+    assert waiting.result() == response("done")
+
+
+def test_commands_beyond_the_queues_limit_are_refused_and_others_go_on(lab):
+    stage = Stage(lab, options=["--max-waiting", "3"])
+    outstanding, stream, e = stage.begin("e")
+    waiting = []
+    for i in range(3):
+        waiting.append(stage.send(request("e", str(i))))
+        answered(stage, "probe-%d" % i)  # what was sent before it has arrived
+    refused = stage.send(request("e", "too many"))
+    assert "3 commands wait" in stage.failed(refused, "RESOURCE_EXHAUSTED")
+    stream.send(e.reply(1, response("go")).message)
+    assert outstanding.result() == response("go")
+    for i, future in enumerate(waiting):
+        stream.expect(e.command(i + 2, "Process", request("e", str(i))))
+        stream.send(e.reply(i + 2, response(str(i))).message)
+        assert future.result() == response(str(i))
+    stage.quiet()
+
+
+def test_a_client_is_answered_in_time_even_behind_a_command_that_hangs(lab):
+    stage = Stage(lab, options=["--command-timeout", "700ms"])
+    hanging, stream, e = stage.begin("e")
+    behind = stage.send(request("e", "behind"))
+    stage.failed(hanging, "DEADLINE_EXCEEDED")
+    stage.failed(behind, "DEADLINE_EXCEEDED")
+    stream.expect(Reset("proxy", CANCEL))
+    assert harness.status_of(stage.proxy.management, "/ready") == 200
+
+
+# --- sizes -----------------------------------------------------------------------------------
+
+def test_a_reply_with_too_many_events_fails_its_command_and_replays(lab):
+    stage = Stage(lab)
+    answer, stream, e = stage.begin()
+    stream.send(e.reply(1, response("x"), events=[happened(str(i)) for i in range(10001)]).message)
+    assert "10001 events" in stage.failed(answer, "RESOURCE_EXHAUSTED")
+    stage.ended(stream)
+    stage.rec.entity(e).expect(e.init())
+    stage.rec.expect_report("10001 events")
+
+
+def test_an_event_over_the_record_limit_fails_its_command_and_replays(lab):
+    stage = Stage(lab)
+    answer, stream, e = stage.begin()
+    large = happened("x" * (3 << 20))
+    stream.send(e.reply(1, response("x"), events=[happened("small"), large]).message)
+    assert "event 2 of the reply" in stage.failed(answer, "RESOURCE_EXHAUSTED")
+    stage.ended(stream)
+    stage.rec.entity(e).expect(e.init())  # the small one was not kept either
+    stage.rec.expect_report("event 2 of the reply")
+
+
+def test_a_snapshot_over_the_record_limit_is_dropped_and_its_events_are_kept(lab):
+    stage = Stage(lab, spec=model.spec(passivate_ms=100))
+    answer, stream, e = stage.begin()
+    stream.send(e.reply(1, response("x"), events=[happened("1")],
+                        snapshot=model.pb.State(all="s" * (3 << 20))).message)
+    assert answer.result() == response("x")
+    stage.rec.expect_report("the snapshot has")
+    stage.ended(stream)
+    again, stream, e = stage.begin(expect=(e.init(), e.event(1, happened("1"))))
+    stream.send(e.reply(1, response("")).message)
+    again.result()
+
+
+def test_a_message_over_the_functions_limit_breaks_its_stream_alone(lab):
+    stage = Stage(lab, options=["--function-message-max", "64KiB"])
+    other = answered(stage, "other")
+    answer, stream, e = stage.begin()
+    stream.send(e.reply(1, response("x" * (65 << 10))).message)
+    stage.failed(answer, "UNKNOWN", "Unexpected entity termination")
+    stage.command(other, stage.entity("other"), 2, "still there",
+                  stage.entity("other").reply(2, response("yes")))
+
+
+def test_a_request_over_the_limit_is_refused(lab):
+    stage = Stage(lab, options=["--function-message-max", "64KiB"])
+    stage.failed(stage.send(request("e", "x" * (65 << 10))), "RESOURCE_EXHAUSTED")
+    answered(stage, "e")
+
+
+# --- the journal -----------------------------------------------------------------------------
+
+def test_a_namespace_stands_before_every_stream(lab):
+    stage = Stage(lab, options=["--namespace", "shop/eu"])
+    answer, stream, e = stage.begin()
+    stream.send(e.reply(1, response(""), events=[happened("1")]).message)
+    answer.result()
+    streams = Journal(stage.journal.port).list_streams()
+    assert [s.name for s in streams.streams] == ["shop/eu/model|e"]
+
+
+def test_records_of_another_kind_are_not_replayed(lab):
+    stage = Stage(lab)
+    foreign = event(type=HAPPENED, metadata=[rec.Metadata(key="cairn-kind", value=b"value")])
+    Journal(stage.journal.port).append(to_stream("model|e", foreign))
+    details = stage.failed(stage.send(request("e", "x")), "FAILED_PRECONDITION")
+    assert "value entity" in details and "event sourced" in details and "--namespace" in details
+    stage.quiet()
+    answered(stage, "other")
+
+
+def test_events_appended_by_hand_are_replayed(lab):
+    stage = Stage(lab)
+    Journal(stage.journal.port).append(
+        to_stream("model|e", event(type=HAPPENED, data=happened("by hand").SerializeToString())))
+    e = stage.entity("e")
+    answer, stream, e = stage.begin(expect=(e.init(), e.event(1, happened("by hand"))))
+    stream.send(e.reply(1, response("")).message)
+    answer.result()
+
+
+def test_a_journal_that_restarts_is_waited_for(lab):
+    stage = Stage(lab, storage="file:%s" % (lab.folder / "data"))
+    answered(stage, "warm")
+    stage.journal.kill()
+    answer = stage.send(request("e", "go"))
+    answered_later = stage.send(request("f", "go"))
+    stage.journal.start()
+    stage.journal.ready()
+    for entity_id, future in (("e", answer), ("f", answered_later)):
+        e = stage.entity(entity_id)
+        stream = stage.rec.entity(e)
+        stream.expect(e.init(), e.command(1, "Process", request(entity_id, "go")))
+        stream.send(e.reply(1, response("back")).message)
+        assert future.result() == response("back")
+
+
+def test_an_append_is_repeated_over_a_restart_of_the_journal(lab):
+    stage = Stage(lab, storage="file:%s" % (lab.folder / "data"))
+    answer, stream, e = stage.begin()
+    stage.journal.kill()
+    side = effect(model.TWO, "Call", model.pb.Pair(first="f", second="s"), synchronous=False)
+    stream.send(e.reply(1, response("kept"), events=[happened("1")], effects=[side]).message)
+    stage.journal.start()
+    stage.journal.ready()
+    assert answer.result() == response("kept")
+    two = stage.entity("f-s", model.TWO)  # the effect runs once, after the event
+    stream = stage.rec.entity(two)
+    stream.expect(two.init(), two.command(1, "Call", model.pb.Pair(first="f", second="s")))
+    stream.send(two.reply(1, response("")).message)
+    records = Journal(stage.journal.port).read(stream="model|e")
+    assert [r.header.sequence for r in records] == [1]
+
+
+def test_a_journal_that_falls_silent_fails_the_activation(lab):
+    stage = Stage(lab, options=["--load-timeout", "500ms"])
+    answered(stage, "warm")
+    stage.journal.process.send_signal(19)  # SIGSTOP
+    try:
+        stage.failed(stage.send(request("e", "go")), "UNAVAILABLE")
+    finally:
+        stage.journal.process.send_signal(18)  # SIGCONT
+    stage.quiet()
