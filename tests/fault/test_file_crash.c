@@ -113,8 +113,8 @@ Test(crash, nothing_acknowledged_is_missing_and_nothing_invented)
 {
 	size_t images = fault_rounds(1000);
 	uint64_t first = 1000;
-	if (getenv("CAIRN_TEST_SEED"))
-		first = strtoull(getenv("CAIRN_TEST_SEED"), NULL, 10);
+	if (getenv("CAIRN_SEED"))
+		first = strtoull(getenv("CAIRN_SEED"), NULL, 10);
 	for (size_t made = 0; made < images; first++) {
 		struct fault f;
 		fault_init(&f, first);
