@@ -141,8 +141,9 @@ enum storage_outcome fault_append(struct fault *f, size_t count, size_t data_byt
 	struct storage_record *batch = mem_xalloc(count * sizeof(*batch) + 1);
 	size_t head = f->n;
 	must(f->unknown == 0);
+	for (size_t i = 0; i < count; i++)
+		add(f, data_bytes); /* may move the records: pointers to them are taken below */
 	for (size_t i = 0; i < count; i++) {
-		add(f, data_bytes);
 		const struct fault_record *r = &f->records[head + i];
 		batch[i] = (struct storage_record){.bytes = r->bytes,
 						   .position = head + i,
