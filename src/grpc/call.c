@@ -165,11 +165,12 @@ static bool call_can_send(const struct grpc_call *call)
 	       !call->stream->reset_sent;
 }
 
-static void call_add_static(struct header_list *list, struct arena *a, enum err_code *rc, struct span name,
+/* The spans need only live until the headers are handed on. */
+static void call_add_header(struct header_list *list, struct arena *a, enum err_code *rc, struct span name,
 			    struct span value)
 {
 	if (*rc == ERR_OK)
-		*rc = header_list_add(list, a, name, value);
+		*rc = header_list_put(list, a, name, value);
 }
 
 /* The server's first headers; with end, the status is among them and nothing follows (trailers-only). */
@@ -179,15 +180,15 @@ static void call_respond(struct grpc_call *call, const struct headers *metadata,
 	struct header_list list = {0};
 	enum err_code rc = ERR_OK;
 	call->headers_sent = true;
-	call_add_static(&list, a, &rc, SPAN(":status"), SPAN("200"));
-	call_add_static(&list, a, &rc, SPAN("content-type"), SPAN("application/grpc"));
-	call_add_static(&list, a, &rc, SPAN("grpc-accept-encoding"), SPAN("identity,gzip"));
+	call_add_header(&list, a, &rc, SPAN(":status"), SPAN("200"));
+	call_add_header(&list, a, &rc, SPAN("content-type"), SPAN("application/grpc"));
+	call_add_header(&list, a, &rc, SPAN("grpc-accept-encoding"), SPAN("identity,gzip"));
 	if (call->gzip_out && !status)
-		call_add_static(&list, a, &rc, SPAN("grpc-encoding"), SPAN("gzip"));
+		call_add_header(&list, a, &rc, SPAN("grpc-encoding"), SPAN("gzip"));
 	if (rc == ERR_OK)
 		rc = wire_metadata_write(metadata, a, &list);
 	for (size_t i = 0; status && i < status->n; i++)
-		call_add_static(&list, a, &rc, status->items[i].name, status->items[i].value);
+		call_add_header(&list, a, &rc, status->items[i].name, status->items[i].value);
 	if (rc)
 		stream_reset(call->stream, HTTP2_INTERNAL_ERROR);
 	else
@@ -282,10 +283,10 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_code code, struct span m
 	struct header_list list = {0};
 	char number[12];
 	int n = snprintf(number, sizeof(number), "%d", (int)code);
-	enum err_code rc = header_list_add(&list, a, SPAN("grpc-status"), span_of(number, (size_t)n));
+	enum err_code rc = header_list_put(&list, a, SPAN("grpc-status"), span_of(number, (size_t)n));
 	if (message.n) {
 		struct span encoded = wire_message_encode(message, a);
-		call_add_static(&list, a, &rc, SPAN("grpc-message"), encoded);
+		call_add_header(&list, a, &rc, SPAN("grpc-message"), encoded);
 	}
 	if (rc == ERR_OK)
 		rc = wire_metadata_write(trailers, a, &list);
@@ -558,21 +559,21 @@ enum err_code call_start(struct grpc_call *call, struct session *session, struct
 	struct arena *a = &call->stream->arena;
 	struct header_list list = {0};
 	enum err_code rc = ERR_OK;
-	call_add_static(&list, a, &rc, SPAN(":method"), SPAN("POST"));
-	call_add_static(&list, a, &rc, SPAN(":scheme"), SPAN("http"));
-	call_add_static(&list, a, &rc, SPAN(":path"), call->path);
-	call_add_static(&list, a, &rc, SPAN(":authority"), authority);
-	call_add_static(&list, a, &rc, SPAN("te"), SPAN("trailers"));
-	call_add_static(&list, a, &rc, SPAN("content-type"), SPAN("application/grpc"));
-	call_add_static(&list, a, &rc, SPAN("user-agent"), user_agent);
-	call_add_static(&list, a, &rc, SPAN("grpc-accept-encoding"), SPAN("identity,gzip"));
+	call_add_header(&list, a, &rc, SPAN(":method"), SPAN("POST"));
+	call_add_header(&list, a, &rc, SPAN(":scheme"), SPAN("http"));
+	call_add_header(&list, a, &rc, SPAN(":path"), call->path);
+	call_add_header(&list, a, &rc, SPAN(":authority"), authority);
+	call_add_header(&list, a, &rc, SPAN("te"), SPAN("trailers"));
+	call_add_header(&list, a, &rc, SPAN("content-type"), SPAN("application/grpc"));
+	call_add_header(&list, a, &rc, SPAN("user-agent"), user_agent);
+	call_add_header(&list, a, &rc, SPAN("grpc-accept-encoding"), SPAN("identity,gzip"));
 	if (call->deadline_us >= 0) {
 		char timeout[WIRE_TIMEOUT_BYTES];
 		wire_timeout_format(grpc_call_remaining_ms(call), timeout);
-		call_add_static(&list, a, &rc, SPAN("grpc-timeout"), span_str(timeout));
+		call_add_header(&list, a, &rc, SPAN("grpc-timeout"), span_str(timeout));
 	}
 	for (size_t i = 0; i < call->request_headers.h.n; i++)
-		call_add_static(&list, a, &rc, call->request_headers.h.items[i].name,
+		call_add_header(&list, a, &rc, call->request_headers.h.items[i].name,
 				call->request_headers.h.items[i].value);
 	if (rc == ERR_OK)
 		rc = session_start(session, call->stream, &list.h, false);

@@ -120,19 +120,19 @@ static void exchange_start_http2(struct http_exchange *x, int status, const stru
 {
 	struct arena *a = &x->stream->arena;
 	struct header_list list = {0};
-	char number[24], date[EXCHANGE_DATE_BYTES];
-	int n = snprintf(number, sizeof(number), "%d", status);
-	enum err_code rc = header_list_add(&list, a, SPAN(":status"), span_of(number, (size_t)n));
+	char code[12], length[24], date[EXCHANGE_DATE_BYTES];
+	int n = snprintf(code, sizeof(code), "%d", status);
+	enum err_code rc = header_list_put(&list, a, SPAN(":status"), span_of(code, (size_t)n));
 	for (size_t i = 0; rc == ERR_OK && headers && i < headers->n; i++)
 		if (!exchange_header_is_ours(headers->items[i].name))
-			rc = header_list_add(&list, a, headers->items[i].name, headers->items[i].value);
+			rc = header_list_put(&list, a, headers->items[i].name, headers->items[i].value);
 	if (rc == ERR_OK && content_length >= 0) {
-		n = snprintf(number, sizeof(number), "%lld", (long long)content_length);
-		rc = header_list_add(&list, a, SPAN("content-length"), span_of(number, (size_t)n));
+		n = snprintf(length, sizeof(length), "%lld", (long long)content_length);
+		rc = header_list_put(&list, a, SPAN("content-length"), span_of(length, (size_t)n));
 	}
 	exchange_date(date);
 	if (rc == ERR_OK)
-		rc = header_list_add(&list, a, SPAN("date"), span_str(date));
+		rc = header_list_put(&list, a, SPAN("date"), span_str(date));
 	if (rc)
 		stream_reset(x->stream, HTTP2_INTERNAL_ERROR);
 	else

@@ -19,6 +19,7 @@
 /* Headers, trailers, their arrays, and what a call keeps about itself. */
 #define STREAM_ARENA_BYTES (16 * LIMIT_HEADER_BYTES)
 #define HEADERS_ON_STACK 32
+#define HEADERS_FIRST ((size_t)10) /* a usual request has them all in its first array */
 /* Stream resets a peer may send: a burst, then so many a second (CVE-2023-44487). Calls that are cancelled
  * or time out are resets too, so these are far above nghttp2's defaults (1000 and 33). */
 #define RESET_BURST 10000
@@ -45,10 +46,10 @@ struct session {
 
 /* ---- headers --------------------------------------------------------------------------------------- */
 
-enum err_code header_list_add(struct header_list *list, struct arena *a, struct span name, struct span value)
+enum err_code header_list_put(struct header_list *list, struct arena *a, struct span name, struct span value)
 {
 	if (list->h.n == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : 16;
+		size_t cap = list->cap ? list->cap * 2 : HEADERS_FIRST;
 		struct header *room = arena_alloc(a, cap * sizeof(*room));
 		if (!room)
 			return ERR_NOMEM;
@@ -58,11 +59,16 @@ enum err_code header_list_add(struct header_list *list, struct arena *a, struct 
 		list->h.items = room;
 		list->cap = cap;
 	}
-	struct header h = {arena_dup(a, name), arena_dup(a, value)};
-	if (!h.name.p || !h.value.p)
-		return ERR_NOMEM;
-	list->room[list->h.n++] = h;
+	list->room[list->h.n++] = (struct header){name, value};
 	return ERR_OK;
+}
+
+enum err_code header_list_add(struct header_list *list, struct arena *a, struct span name, struct span value)
+{
+	struct span name_copy = arena_dup(a, name), value_copy = arena_dup(a, value);
+	if (!name_copy.p || !value_copy.p)
+		return ERR_NOMEM;
+	return header_list_put(list, a, name_copy, value_copy);
 }
 
 static nghttp2_nv *headers_to_nv(const struct headers *h, nghttp2_nv stack[HEADERS_ON_STACK])

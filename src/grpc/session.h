@@ -39,7 +39,10 @@ struct header_list {
 	struct header *room; /* h.items, writable */
 	size_t cap;
 };
+/* Copies name and value into the arena, or (put) keeps the spans as they are. */
 enum err_code header_list_add(struct header_list *list, struct arena *a, struct span name, struct span value);
+enum err_code header_list_put(struct header_list *list, struct arena *a, struct span name,
+			      struct span value);
 
 struct session;
 struct stream;

@@ -162,7 +162,7 @@ enum err_code wire_metadata_read(const struct headers *received, struct arena *a
 		if ((h->name.n && h->name.p[0] == ':') || name_ends_call(h->name))
 			continue;
 		enum err_code rc = name_is_binary(h->name) ? metadata_read_binary(h, a, ret)
-							   : header_list_add(ret, a, h->name, h->value);
+							   : header_list_put(ret, a, h->name, h->value);
 		if (rc)
 			return rc;
 	}

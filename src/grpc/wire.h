@@ -6,7 +6,8 @@
 #include "grpc/session.h"
 
 /* The metadata among received headers: pseudo-headers and grpc's own end-of-call headers left out, values
- * of "-bin" names decoded (padded or not, comma-joined ones split). ERR_INVALID: not base64. */
+ * of "-bin" names decoded into the arena (padded or not, comma-joined ones split), all else as it lies in
+ * `received`. ERR_INVALID: not base64. */
 enum err_code wire_metadata_read(const struct headers *received, struct arena *a, struct header_list *ret);
 /* Metadata as headers, "-bin" values encoded. Names that gRPC keeps for itself (":…", "grpc-…",
  * content-type, te, user-agent) and names or values that HTTP forbids are left out. */
