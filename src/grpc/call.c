@@ -61,6 +61,7 @@ static void call_done(struct grpc_call *call)
 	loop_undefer(&call->end_task);
 	if (call->timer)
 		loop_timer_cancel(call->timer);
+	stream_charge(call->stream, 0);
 	if (call->ops && call->ops->on_done)
 		call->ops->on_done(call, &call->result, call->user);
 	grpc_call_unref(call);
@@ -285,7 +286,7 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_code code, struct span m
 	int n = snprintf(number, sizeof(number), "%d", (int)code);
 	enum err_code rc = header_list_put(&list, a, SPAN("grpc-status"), span_of(number, (size_t)n));
 	if (message.n) {
-		struct span encoded = wire_message_encode(message, a);
+		struct span encoded = wire_message_encode(message, LIMIT_STATUS_BYTES, a);
 		call_add_header(&list, a, &rc, SPAN("grpc-message"), encoded);
 	}
 	if (rc == ERR_OK)
@@ -356,6 +357,14 @@ const char *grpc_call_peer(const struct grpc_call *call)
 
 /* ---- input, both sides -------------------------------------------------------------------------------- */
 
+/* What a connection's calls hold of messages that are not whole yet is limited in sum. False: too much. */
+static bool call_charge(struct grpc_call *call)
+{
+	const struct deframer *d = &call->in;
+	size_t now = d->body.cap_bytes + d->inflated.cap_bytes + call->request.cap_bytes;
+	return stream_charge(call->stream, call->state == CALL_DONE ? 0 : now);
+}
+
 static bool call_listens(const struct grpc_call *call)
 {
 	return call->state == CALL_OPEN;
@@ -403,6 +412,8 @@ static void call_on_data(struct stream *s, struct span piece)
 										  : GRPC_INTERNAL,
 				   err.text);
 	}
+	if (!call_charge(call) && call_listens(call))
+		call_fault(call, GRPC_RESOURCE_EXHAUSTED, "too many unfinished messages on this connection");
 	grpc_call_unref(call);
 }
 
@@ -559,6 +570,7 @@ enum err_code call_start(struct grpc_call *call, struct session *session, struct
 	struct arena *a = &call->stream->arena;
 	struct header_list list = {0};
 	enum err_code rc = ERR_OK;
+	char timeout[WIRE_TIMEOUT_BYTES]; /* until session_start() has copied it */
 	call_add_header(&list, a, &rc, SPAN(":method"), SPAN("POST"));
 	call_add_header(&list, a, &rc, SPAN(":scheme"), SPAN("http"));
 	call_add_header(&list, a, &rc, SPAN(":path"), call->path);
@@ -568,7 +580,6 @@ enum err_code call_start(struct grpc_call *call, struct session *session, struct
 	call_add_header(&list, a, &rc, SPAN("user-agent"), user_agent);
 	call_add_header(&list, a, &rc, SPAN("grpc-accept-encoding"), SPAN("identity,gzip"));
 	if (call->deadline_us >= 0) {
-		char timeout[WIRE_TIMEOUT_BYTES];
 		wire_timeout_format(grpc_call_remaining_ms(call), timeout);
 		call_add_header(&list, a, &rc, SPAN("grpc-timeout"), span_str(timeout));
 	}

@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/must.h"
 #include "base/random.h"
 #include "grpc/addr.h"
@@ -148,6 +149,7 @@ static void channel_attempt_end(struct grpc_channel *ch)
 
 static void channel_attempt_failed(struct grpc_channel *ch)
 {
+	metric_add(METRIC_GRPC_CONNECT_FAILURES, 1);
 	ch->why = ch->attempt.why;
 	err_wrap(&ch->why, "connect to %s", ch->target);
 	channel_attempt_end(ch);
@@ -390,6 +392,7 @@ struct grpc_call *grpc_channel_call(struct grpc_channel *ch, const char *path, c
 {
 	must(ch->magic == CHANNEL_MAGIC);
 	must(ops->on_done);
+	metric_add(METRIC_GRPC_CLIENT_CALLS, 1);
 	struct grpc_call *call =
 		call_new_client(ch->loop, span_str(path), metadata, ch->message_max_bytes, ops, user);
 	if (call->state != CALL_WAITING)

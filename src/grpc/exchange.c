@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/must.h"
 #include "base/text.h"
 #include "grpc/http1.h"
@@ -24,6 +25,7 @@ static void exchange_run_end(struct loop_task *task)
 struct http_exchange *exchange_new(struct loop *loop, struct span method, size_t body_max_bytes)
 {
 	struct http_exchange *x = mem_xalloc(sizeof(*x));
+	metric_add(METRIC_HTTP_REQUESTS, 1);
 	x->magic = EXCHANGE_MAGIC;
 	x->refs = 1;
 	x->loop = loop;

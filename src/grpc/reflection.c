@@ -140,8 +140,7 @@ static bool answer_list(struct reflection_stream *s, struct gather *g, reflectio
 	}
 	list->n_service = g->n + 1;
 	list->service = pointers;
-	response->message_response_case =
-		ANSWER(LIST_SERVICES_RESPONSE);
+	response->message_response_case = ANSWER(LIST_SERVICES_RESPONSE);
 	response->list_services_response = list;
 	return true;
 }
@@ -161,8 +160,7 @@ static bool answer_numbers(struct reflection_stream *s, struct gather *g, const 
 	numbers->base_type_name = request->all_extension_numbers_of_type;
 	numbers->n_extension_number = g->n;
 	numbers->extension_number = g->numbers;
-	response->message_response_case =
-		ANSWER(ALL_EXTENSION_NUMBERS_RESPONSE);
+	response->message_response_case = ANSWER(ALL_EXTENSION_NUMBERS_RESPONSE);
 	response->all_extension_numbers_response = numbers;
 	return true;
 }
@@ -175,8 +173,7 @@ static bool answer_files(struct gather *g, reflection_response *response)
 	grpc__reflection__v1__file_descriptor_response__init(files);
 	files->n_file_descriptor_proto = g->n;
 	files->file_descriptor_proto = g->items;
-	response->message_response_case =
-		ANSWER(FILE_DESCRIPTOR_RESPONSE);
+	response->message_response_case = ANSWER(FILE_DESCRIPTOR_RESPONSE);
 	response->file_descriptor_response = files;
 	return true;
 }
@@ -190,8 +187,7 @@ static bool answer_none(struct arena *a, reflection_response *response)
 	grpc__reflection__v1__error_response__init(error);
 	error->error_code = GRPC_INVALID_ARGUMENT;
 	error->error_message = (ProtobufCBinaryData){sizeof(text) - 1, (uint8_t *)(uintptr_t)text};
-	response->message_response_case =
-		ANSWER(ERROR_RESPONSE);
+	response->message_response_case = ANSWER(ERROR_RESPONSE);
 	response->error_response = error;
 	return true;
 }

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/must.h"
 #include "grpc/addr.h"
 #include "grpc/call.h"
@@ -105,6 +106,7 @@ static void server_on_grpc(struct grpc_server *server, struct server_loop *at, s
 	struct grpc_call *call = call_accept(at->loop, s, server->message_max_bytes);
 	if (!call)
 		return;
+	metric_add(METRIC_GRPC_CALLS, 1);
 	const struct grpc_method *method = map_get(&server->methods, call->path);
 	if (method)
 		call_begin_method(call, method);
@@ -151,6 +153,7 @@ static void server_on_closed(struct conn *conn, const struct err *why)
 	if (why->code)
 		log_debug("connection closed", LOG_STR("peer", conn->peer), LOG_ERR(why));
 	list_remove(&conn->node);
+	metric_add(METRIC_GRPC_CONNECTIONS, -1);
 	atomic_fetch_sub(&at->count, 1);
 	server_check_drained(at);
 }
@@ -194,6 +197,7 @@ static void server_take(struct server_loop *at, int fd)
 	server_watch_idle(at);
 	struct conn *conn = conn_new(at->loop, fd, &at->server->session, &server_conn_ops, at);
 	list_push_back(&at->conns, &conn->node);
+	metric_add(METRIC_GRPC_CONNECTIONS, 1);
 	if (at->draining)
 		conn_drain(conn);
 }

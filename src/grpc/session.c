@@ -34,6 +34,7 @@ struct session {
 	void *user;
 	struct list streams, ready;
 	size_t stream_count;
+	size_t charged_bytes; /* of all streams */
 	bool goaway_received;
 	int32_t last_id, skipped_from,
 		skipped_to;        /* server: the peer's newest stream; ids it has passed over */
@@ -155,6 +156,7 @@ static void stream_close(struct stream *s, uint32_t http2_error, bool lost)
 	s->session = NULL;
 	must(session->stream_count > 0);
 	session->stream_count--;
+	session->charged_bytes -= s->charged_bytes;
 	outq_release(&s->out);
 	if (s->ops)
 		s->ops->on_close(s, http2_error, lost);
@@ -267,6 +269,16 @@ void stream_hold(struct stream *s, bool hold)
 	session_poke(s->session);
 }
 
+bool stream_charge(struct stream *s, size_t held_bytes)
+{
+	struct session *session = s->session;
+	if (!session)
+		return true;
+	session->charged_bytes = session->charged_bytes - s->charged_bytes + held_bytes;
+	s->charged_bytes = held_bytes;
+	return held_bytes == 0 || session->charged_bytes <= LIMIT_CONNECTION_BUFFER_BYTES;
+}
+
 /* ---- output ---------------------------------------------------------------------------------------- */
 
 /* Says how much of a stream's output goes into the next DATA frame; session_on_send_data() moves it. */
@@ -375,6 +387,18 @@ static int session_on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame
 	/* The answer is whole and the client still sends: it may stop, and nothing is wrong. */
 	if (session->config.server && !s->in_ended && !s->reset_sent)
 		stream_reset(s, HTTP2_NO_ERROR);
+	return 0;
+}
+
+/* Headers that cannot be sent, above all because they are too large: nothing that follows them makes sense.
+ */
+static int session_on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int code, void *user)
+{
+	struct stream *s = frame->hd.type == NGHTTP2_HEADERS ? stream_of(ng, frame->hd.stream_id) : NULL;
+	(void)code;
+	(void)user;
+	if (s)
+		stream_reset(s, HTTP2_INTERNAL_ERROR);
 	return 0;
 }
 
@@ -631,6 +655,7 @@ static int session_new_ng(struct session *session)
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, session_on_data);
 	nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, session_on_stream_close);
 	nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, session_on_frame_send);
+	nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, session_on_frame_not_send);
 	nghttp2_session_callbacks_set_send_data_callback(callbacks, session_on_send_data);
 	nghttp2_session_callbacks_set_error_callback2(callbacks, session_on_error);
 	nghttp2_option_set_no_auto_window_update(option, 1);

@@ -80,6 +80,7 @@ struct stream {
 	bool reset_sent;
 	struct header_list end_trailers; /* sent after the last byte */
 
+	size_t charged_bytes; /* see stream_charge() */
 	bool held;
 	size_t held_bytes;           /* received and not given back to the peer's window */
 	struct list_node node;       /* session's streams */
@@ -147,5 +148,8 @@ bool stream_writable(struct stream *s); /* below high water; if not, on_writable
 void stream_end(struct stream *s, const struct headers *trailers);
 void stream_reset(struct stream *s, uint32_t http2_error);
 void stream_hold(struct stream *s, bool hold);
+/* The owner holds so many received bytes for this stream. False: all streams together hold more than
+ * LIMIT_CONNECTION_BUFFER_BYTES, and this one is not without blame. */
+bool stream_charge(struct stream *s, size_t held_bytes);
 
 #endif

@@ -249,21 +249,37 @@ void wire_timeout_format(int64_t timeout_ms, char buf[WIRE_TIMEOUT_BYTES])
 
 /* ---- grpc-message ------------------------------------------------------------------------------------- */
 
-struct span wire_message_encode(struct span text, struct arena *a)
+static bool message_byte_is_plain(uint8_t c)
+{
+	return c >= 0x20 && c <= 0x7e && c != '%';
+}
+
+/* How much of the text fits; not half of a UTF-8 sequence. */
+static size_t message_fit(struct span text, size_t max_bytes)
+{
+	size_t fit = 0, encoded = 0;
+	for (size_t i = 0; i < text.n; i++) {
+		if ((text.p[i] & 0xc0) != 0x80)
+			fit = i;
+		encoded += message_byte_is_plain(text.p[i]) ? 1 : 3;
+		if (encoded > max_bytes)
+			return fit;
+	}
+	return text.n;
+}
+
+struct span wire_message_encode(struct span text, size_t max_bytes, struct arena *a)
 {
 	static const char digits[] = "0123456789ABCDEF";
-	size_t escapes = 0;
-	for (size_t i = 0; i < text.n; i++)
-		escapes += text.p[i] < 0x20 || text.p[i] > 0x7e || text.p[i] == '%';
-	if (escapes == 0)
-		return arena_dup(a, text);
-	uint8_t *out = arena_alloc(a, text.n + 2 * escapes);
+	bool whole = message_fit(text, max_bytes) == text.n;
+	size_t fit = whole ? text.n : message_fit(text, max_bytes - 3);
+	uint8_t *out = arena_alloc(a, 3 * fit + 3);
 	if (!out)
 		return (struct span){NULL, 0};
 	size_t n = 0;
-	for (size_t i = 0; i < text.n; i++) {
+	for (size_t i = 0; i < fit; i++) {
 		uint8_t c = text.p[i];
-		if (c >= 0x20 && c <= 0x7e && c != '%') {
+		if (message_byte_is_plain(c)) {
 			out[n++] = c;
 			continue;
 		}
@@ -271,6 +287,8 @@ struct span wire_message_encode(struct span text, struct arena *a)
 		out[n++] = (uint8_t)digits[c >> 4];
 		out[n++] = (uint8_t)digits[c & 15];
 	}
+	for (int i = 0; !whole && i < 3; i++)
+		out[n++] = '.';
 	return span_of(out, n);
 }
 

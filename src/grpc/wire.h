@@ -19,8 +19,9 @@ int64_t wire_timeout_parse(struct span text);
 #define WIRE_TIMEOUT_BYTES 24
 void wire_timeout_format(int64_t timeout_ms, char buf[WIRE_TIMEOUT_BYTES]);
 
-/* grpc-message: percent-encoded UTF-8, both ways; a broken escape is kept as it is. Empty p: no memory. */
-struct span wire_message_encode(struct span text, struct arena *a);
+/* grpc-message: percent-encoded UTF-8, both ways; a broken escape is kept as it is. What would be longer than
+ * max_bytes once encoded ends in "..." instead. p is NULL: no memory. */
+struct span wire_message_encode(struct span text, size_t max_bytes, struct arena *a);
 struct span wire_message_decode(struct span text, struct arena *a);
 
 bool wire_is_grpc(

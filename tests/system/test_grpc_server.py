@@ -161,9 +161,10 @@ def test_metadata_both_ways(client):
 
 
 CODES = [(code.value[0], "text of %s" % code.name) for code in grpc.StatusCode if code.value[0]]
+SPECIAL = [(3, ""), (5, "100 % \u263a \U0001f608\t\r\n end"), (13, "x" * 3000)]
 
 
-@pytest.mark.parametrize("code,text", CODES + [(3, ""), (5, "100 % \u263a \U0001f608\t\r\n end"), (13, "x" * 3000)],
+@pytest.mark.parametrize("code,text", CODES + SPECIAL,
                          ids=lambda value: value if isinstance(value, int) else "")
 def test_status(client, code, text):
     request = client.pb.SimpleRequest(response_status=client.pb.EchoStatus(code=code, message=text))
@@ -262,6 +263,7 @@ def test_idle_channel_with_keepalive_pings_stays(server, interop):
     try:
         pinging.channel.subscribe(lambda state: states.append(state))
         pinging.echo()(b"1", timeout=20)
+        harness.eventually(lambda: grpc.ChannelConnectivity.READY in states, "the channel is ready")
         before = len(states)
         time.sleep(1)
         assert pinging.echo()(b"2", timeout=20) == b"2"
