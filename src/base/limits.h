@@ -28,7 +28,7 @@
 #define LIMIT_RESPONSE_BYTES (1 * MIB)		 /* one response of a read, or one record */
 #define LIMIT_TAIL_BYTES (16 * MIB)		 /* newest appends kept for subscribers */
 #define LIMIT_TAIL_APPENDS ((size_t)16384)	 /* the same, in appends; a power of two */
-#define LIMIT_READ_FILTERS ((size_t)1000)	 /* types and prefixes of one read: each record is compared */
+#define LIMIT_READ_FILTERS ((size_t)1000)	 /* types and prefixes of one read: all are compared */
 #define LIMIT_PAGE_ITEMS ((size_t)1000)		 /* one page of a unary list */
 
 /* storage */
