@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -294,6 +295,166 @@ static void race(const char *uri)
 Test(property, racing_appends_leave_a_log_without_gaps_or_doubles)
 {
 	race("memory");
+}
+
+/* ---- subscribers that come and go ------------------------------------------------------------ */
+
+#define VISITORS 2
+#define VISITS 60
+
+/* One subscription: what was asked for, how far it came, and what it gave. */
+struct visit {
+	enum storage_source source;
+	unsigned stream;
+	uint64_t from, to;
+	struct log_positions {
+		uint64_t *p;
+		size_t n, cap;
+	} got;
+	struct journal_read *read;
+	unsigned pages, pages_wanted;
+	bool over;
+};
+
+struct visitor {
+	struct journal *journal;
+	struct mailbox mailbox;
+	pthread_t thread;
+	struct rng rng;
+	struct visit visits[VISITS];
+	atomic_bool *stop;
+};
+
+static void on_visit_page(struct journal_read *read, struct journal_page *page, const struct err *err,
+			  void *arg)
+{
+	struct visit *v = arg;
+	must(page);
+	must(!err);
+	struct span run = buf_span(&page->body), entry;
+	while (run.n > 0) {
+		must(record_next(&run, &entry, NULL, NULL) == ERR_OK);
+		if (v->got.n == v->got.cap) {
+			v->got.cap = v->got.cap ? v->got.cap * 2 : 64;
+			v->got.p = mem_xrealloc(v->got.p, v->got.cap * sizeof(*v->got.p));
+		}
+		v->got.p[v->got.n++] = record_position(entry);
+	}
+	v->to = page->next.position;
+	journal_page_free(page);
+	if (++v->pages < v->pages_wanted) {
+		journal_read_next(read);
+	} else {
+		journal_read_close(read); /* inside its own callback */
+		v->over = true;
+	}
+}
+
+static void visit_open(struct visitor *w, struct visit *v)
+{
+	static const enum storage_source sources[] = {STORAGE_ALL, STORAGE_STREAM, STORAGE_CATEGORY};
+	char stream[16];
+	uint64_t head = journal_head(w->journal);
+	v->source = sources[rng_below(&w->rng, 3)];
+	v->stream = rng_below(&w->rng, STREAMS);
+	/* Far back, so that storage is read, or near the head. */
+	v->from = rng_below(&w->rng, 2) ? rng_below(&w->rng, (unsigned)head + 1) : head;
+	v->to = v->from;
+	v->pages_wanted = 1 + rng_below(&w->rng, 20);
+	snprintf(stream, sizeof(stream), "s|%u", v->stream);
+	struct journal_query q = {
+		.source = v->source, .live = true, .from = FROM_POSITION, .from_value = v->from};
+	if (v->source != STORAGE_ALL)
+		q.name = v->source == STORAGE_STREAM ? span_str(stream) : SPAN("s");
+	must(journal_read_open(w->journal, &q, &w->mailbox, on_visit_page, v, &v->read, NULL) == ERR_OK);
+	journal_read_next(v->read);
+}
+
+static void *visitor_main(void *arg)
+{
+	struct visitor *w = arg;
+	/* A few at a time. Some are closed in the middle, from outside of their callback. */
+	for (unsigned i = 0; i < VISITS; i += 6) {
+		for (unsigned k = i; k < i + 6; k++)
+			visit_open(w, &w->visits[k]);
+		for (unsigned turns = 200; turns && !atomic_load(w->stop); turns--)
+			if (!mailbox_drain(&w->mailbox))
+				usleep(50);
+		for (unsigned k = i; k < i + 6; k++)
+			if (!w->visits[k].over)
+				journal_read_close(w->visits[k].read);
+	}
+	return NULL;
+}
+
+/* It gave exactly what the log has of what it asked for, from its beginning to where it came. */
+static void check_visit(const struct log *log, const struct visit *v)
+{
+	size_t n = 0;
+	cr_assert(v->to <= log->count);
+	for (uint64_t p = v->from; p < v->to; p++) {
+		if (v->source == STORAGE_STREAM && log->entries[p].stream != v->stream)
+			continue;
+		cr_assert(n < v->got.n, "position %llu was not given (%llu to %llu)", (unsigned long long)p,
+			  (unsigned long long)v->from, (unsigned long long)v->to);
+		cr_assert(v->got.p[n] == p, "position %llu was given for %llu",
+			  (unsigned long long)v->got.p[n], (unsigned long long)p);
+		n++;
+	}
+	cr_assert(n == v->got.n, "more than asked for");
+	mem_free(v->got.p);
+}
+
+Test(property, subscribers_that_come_and_go_see_exactly_the_log)
+{
+	struct rng storage_rng = {random_u64()};
+	struct fake *f = fake_new();
+	struct journal *j;
+	struct mailbox m;
+	struct subscriber reader = {0};
+	static struct worker workers[2];
+	static struct visitor visitors[VISITORS];
+	atomic_bool stop = false;
+	f->on_append = lose_answers;
+	f->arg = &storage_rng;
+	mailbox_init(&m, NULL, NULL);
+	struct journal_config config = {.storage = &f->base, .threads = true};
+	cr_assert(journal_open(&config, &j, NULL) == ERR_OK);
+	for (unsigned i = 0; i < 2; i++) {
+		workers[i] = (struct worker){.journal = j, .number = i + 1, .rng = {random_u64()}};
+		mailbox_init(&workers[i].mailbox, NULL, NULL);
+		pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
+	}
+	for (unsigned i = 0; i < VISITORS; i++) {
+		visitors[i] = (struct visitor){.journal = j, .rng = {random_u64()}, .stop = &stop};
+		mailbox_init(&visitors[i].mailbox, NULL, NULL);
+		pthread_create(&visitors[i].thread, NULL, visitor_main, &visitors[i]);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(workers[i].thread, NULL);
+	for (unsigned i = 0; i < VISITORS; i++)
+		pthread_join(visitors[i].thread, NULL);
+	struct journal_query q = {.source = STORAGE_ALL};
+	cr_assert(journal_read_open(j, &q, &m, on_subscribed, &reader, &reader.read, NULL) == ERR_OK);
+	journal_read_next(reader.read);
+	catch_up(j, &m, &reader);
+	journal_read_close(reader.read);
+	journal_stop(j);
+	while (mailbox_drain(&m))
+		;
+	for (unsigned i = 0; i < VISITORS; i++) {
+		while (mailbox_drain(&visitors[i].mailbox))
+			;
+		for (unsigned k = 0; k < VISITS; k++)
+			check_visit(&reader.log, &visitors[i].visits[k]);
+	}
+	journal_close(j);
+	for (unsigned i = 0; i < VISITORS; i++)
+		mailbox_release(&visitors[i].mailbox);
+	for (unsigned i = 0; i < 2; i++)
+		mailbox_release(&workers[i].mailbox);
+	mailbox_release(&m);
+	mem_free(reader.log.entries);
 }
 
 static void remove_tree(const char *dir)
