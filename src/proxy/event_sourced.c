@@ -567,7 +567,7 @@ static void on_end(struct entity *e, const struct entity_end *end)
 		rest(es);
 		return;
 	}
-	if (end->unreached) {
+	if (end->unreached && es->state != APPENDING) {
 		refuse_current(es, GRPC_UNAVAILABLE, end->message, false);
 		refuse_waiting(es, GRPC_UNAVAILABLE, end->message, false);
 	}

@@ -376,6 +376,17 @@ Test(event_sourced, the_function_dies_while_its_events_are_being_kept)
 	rig_expect(R, "open; init; event 1:x; command 1:c");
 }
 
+Test(event_sourced, an_end_of_any_kind_leaves_an_append_alone)
+{
+	rig_start(R);
+	rig_command(R, "b");
+	rig_reply(R, 1, "ok", EVENTS("x"), NULL);
+	rig_end(R, GRPC_UNAVAILABLE, true);
+	rig_expect(R, "append at 0 x; refuse b UNKNOWN failure Entity terminated");
+	rig_appended(R, 1);
+	rig_expect(R, "answer a ok; gone");
+}
+
 Test(event_sourced, the_function_cannot_be_reached)
 {
 	rig_start(R);

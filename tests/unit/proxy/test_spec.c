@@ -127,3 +127,26 @@ Test(spec, survives_every_truncation)
 	}
 	buf_release(&bytes);
 }
+
+Test(spec, survives_every_failed_allocation)
+{
+	struct buf bytes;
+	struct spec *spec;
+	buf_init(&bytes, MIB);
+	spec_rig_bytes(&spec_rig_shop, &bytes);
+	mem_test_fail_at(0);
+	cr_assert_eq(spec_build(buf_span(&bytes), &spec_rig_rules, &spec, NULL), ERR_OK);
+	spec_unref(spec);
+	unsigned long count = mem_test_fail_at(0);
+	cr_assert_gt(count, 0u);
+	for (unsigned long n = 1; n <= count; n++) {
+		struct err err = {0};
+		mem_test_fail_at(n);
+		if (spec_build(buf_span(&bytes), &spec_rig_rules, &spec, &err) == ERR_OK)
+			spec_unref(spec); /* what failed was a growth that could be done without */
+		else
+			cr_assert(err.text[0]);
+	}
+	mem_test_fail_at(0);
+	buf_release(&bytes);
+}
