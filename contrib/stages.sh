@@ -46,12 +46,10 @@ stage_failed() {
 stage_autoreconf() {
 	local log=$checks/autoreconf.log
 	mkdir -p "$checks"
-	if [ -x "$top/configure" ] &&
-		[ -z "$(find "$top/configure.ac" "$top/Makefile.am" -newer "$top/configure" | head -n 1)" ]; then
-		return 0
-	fi
+	# Its own rules follow a later change of the rest.
+	[ -x "$top/configure" ] && [ ! "$top/configure.ac" -nt "$top/configure" ] && return 0
 	(cd "$top" && autoreconf -fi) >"$log" 2>&1 ||
-		stage_failed "$log" "autoreconf" "install autoconf, automake and pkg-config (contrib/packages)"
+		stage_failed "$log" "autoreconf" "contrib/install-packages build"
 }
 
 # stage_build NAME CONFIGURE-ARGUMENT...: configures once, builds everything, tests too.
@@ -125,7 +123,8 @@ show_skips() {
 	wrong=$(printf '%s\n' "$skips" | grep -vcE "$may_skip")
 	[ "$wrong" = 0 ] && return 0
 	count 0 "$wrong" "-$wrong"
-	printf '  FAILED: %d skipped, and --no-skip was asked\n  try: install what the reasons name\n' "$wrong"
+	printf '  FAILED: %d skipped, and no skip is allowed\n' "$wrong"
+	printf '  try: install what the reasons name\n'
 }
 
 show_failures() {

@@ -32,7 +32,7 @@
 #define LIMIT_PAGE_ITEMS ((size_t)1000)		 /* one page of a unary list */
 
 /* storage */
-#define LIMIT_FRAME_BYTES (20 * MIB)		 /* one commit on disk: an append of 16 MiB and its encoding */
+#define LIMIT_FRAME_BYTES (20 * MIB)		 /* one commit on disk: an append and its encoding */
 #define LIMIT_FILE_SEGMENTS_OPEN ((size_t)32)	 /* files open for reading, with their tables of places */
 #define LIMIT_FILE_RECENT_BYTES (16 * MIB)	 /* of log whose facts are in memory, before they are moved */
 #define LIMIT_FILE_RECENT_RECORDS ((size_t)131072) /* the same, in records */

@@ -43,8 +43,8 @@ void pool_stop(struct pool *p); /* ends the threads; jobs that wait are run to t
 void pool_free(struct pool *p);
 bool pool_step(struct pool *p); /* true if anything was done */
 
-/* Any thread. Runs the job as soon as a thread is free and the head (journal_head, as the pool was told) has reached
- * not_before, but for that no longer than wait_us. */
+/* Any thread. Runs the job as soon as a thread is free and the head (journal_head, as the pool was told)
+ * has reached not_before, but for that no longer than wait_us. */
 void pool_submit(struct pool *p, struct job *job, uint64_t not_before, int64_t wait_us);
 /* From the mailbox's thread: takes the job back if it has not begun. False: done will be called. */
 bool pool_withdraw(struct pool *p, struct job *job);

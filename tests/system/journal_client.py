@@ -58,7 +58,8 @@ class Journal:
         self.channel = channel_to(port, **options)
         self._calls = {}
         for name, kind, answer in (
-                ("Append", "unary_unary", pb.AppendResponse), ("AppendStream", "stream_stream", pb.AppendResponse),
+                ("Append", "unary_unary", pb.AppendResponse),
+                ("AppendStream", "stream_stream", pb.AppendResponse),
                 ("Read", "unary_stream", pb.ReadResponse), ("Load", "unary_stream", pb.LoadResponse),
                 ("Subscribe", "unary_stream", pb.SubscribeResponse), ("Stat", "unary_unary", pb.StatResponse),
                 ("ListStreams", "unary_unary", pb.ListStreamsResponse)):

@@ -43,7 +43,8 @@ def test_it_says_in_one_line_what_it_serves_from_where(cairnd):
 
 
 def test_a_second_one_on_the_same_folder_names_the_first(lab, cairnd):
-    second = run_cairnd("--listen", "127.0.0.1:%d" % free_port(), "--storage", "file:%s" % (lab.folder / "data"))
+    second = run_cairnd("--listen", "127.0.0.1:%d" % free_port(),
+                        "--storage", "file:%s" % (lab.folder / "data"))
     assert second.returncode == 1
     assert str(cairnd.pid) in second.stderr and "127.0.0.1:%d" % cairnd.port in second.stderr, second.stderr
     assert Journal(cairnd.port).append(to_stream("s", event())).count == 1
@@ -82,8 +83,8 @@ def test_help_and_environment(lab):
 
 def test_beyond_loopback_only_when_insecure_is_said(lab):
     port = free_port()
-    process = lab.run("open", [tools.program("cairnd"), "--listen", "0.0.0.0:%d" % port, "--storage", "memory",
-                               "--insecure"])
+    process = lab.run("open", [tools.program("cairnd"), "--listen", "0.0.0.0:%d" % port,
+                               "--storage", "memory", "--insecure"])
     process.wait_ready(lambda: accepts(port), "listens")
 
 
@@ -162,7 +163,8 @@ WRONG = {
     "the server's metadata": (
         lambda: [to_stream("s", event(metadata=[rec.Metadata(key="$k", value=b"v")]))], "$k"),
     "10,001 records": (lambda: [to_stream("s", *[event(id=b"") for _ in range(10001)])], "10000"),
-    "over 16 MiB": (lambda: [to_stream("s", *[event(data=b"x" * (2900 << 10)) for _ in range(6)])], "16777216"),
+    "over 16 MiB": (lambda: [to_stream("s", *[event(data=b"x" * (2900 << 10)) for _ in range(6)])],
+                    "16777216"),
     "a stream without records": (lambda: [to_stream("s")], "s"),
     "an expectation of another kind": (lambda: [to_stream("s", event(), expect=pb.Expectation(kind=9))], "9"),
     "an expectation with a needless sequence": (
@@ -237,7 +239,8 @@ GARBAGE = {
     "a window of zero": PREFACE + frame(4, 0, 0) + frame(8, 0, 0, bytes(4)),
     "settings of a wrong length": PREFACE + frame(4, 0, 0, b"12345"),
     "a push from a client": PREFACE + frame(4, 0, 0) + frame(5, 4, 1, bytes(8)),
-    "a request of HTTP/1 that never ends": b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc",
+    "a request of HTTP/1 that never ends":
+        b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc",
 }
 
 

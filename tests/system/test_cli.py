@@ -31,7 +31,8 @@ class Result:
 
 
 def run(port, *arguments, input=None, env=None):
-    return Result(subprocess.run([tools.program("cairn"), *arguments], input=input, capture_output=True, timeout=30,
+    return Result(subprocess.run([tools.program("cairn"), *arguments],
+                                 input=input, capture_output=True, timeout=30,
                                  env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % port, **(env or {})}))
 
 
@@ -58,7 +59,8 @@ def test_append_and_read(cairn):
     assert (second["data_text"], second["content_type"]) == ("from stdin\n", "text/plain; charset=utf-8")
     assert base64.b64decode(third["data_base64"]) == b"\x00\xff\x80"
     # JSON data is shown as it was written, number by number.
-    assert b'"data": {"sku":"a","price":1.10,"big":12345678901234567890123}' in cairn("read", "-o", "jsonl").out
+    assert b'"data": {"sku":"a","price":1.10,"big":12345678901234567890123}' in \
+        cairn("read", "-o", "jsonl").out
 
 
 def test_a_table_for_people(cairn):
@@ -103,7 +105,8 @@ def test_which_records_are_read(cairn):
 def test_refusals_and_their_exit_codes(cairn):
     assert cairn("append", "s", "x", "--expect", "none").code == 0
     wrong = cairn("append", "s", "x", "--expect", "none")
-    assert wrong.code == 1 and wrong.out == b"" and b"FAILED_PRECONDITION" in wrong.err and b'"s"' in wrong.err
+    assert wrong.code == 1 and wrong.out == b""
+    assert b"FAILED_PRECONDITION" in wrong.err and b'"s"' in wrong.err
     assert cairn("append", "s", "x", "--expect", "7").code == 1
     assert cairn("append", "s", "x", "--expect", "1").code == 0
     same = str(uuid.uuid4())

@@ -5,8 +5,8 @@ import uuid
 import pytest
 
 from harness import eventually
-from journal_client import (Journal, Refused, brief, check_whole, event, exactly, exists, new_id, none, pb, rec,
-                            to_stream)
+from journal_client import (Journal, Refused, brief, check_whole, event, exactly, exists, new_id, none, pb,
+                            rec, to_stream)
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -253,7 +253,8 @@ def test_reads_say_what_is_wrong_with_them(mixed):
             ({"stream": "x\x00y"}, "INVALID_ARGUMENT"),
             ({"kinds": [99]}, "INVALID_ARGUMENT"),
             ({"from_cursor": other}, "INVALID_ARGUMENT"),
-            ({"from_cursor": type(other)(journal_id=b"x" * 16, incarnation=1, position=1)}, "INVALID_ARGUMENT"),
+            ({"from_cursor": type(other)(journal_id=b"x" * 16, incarnation=1, position=1)},
+             "INVALID_ARGUMENT"),
             ({"from_cursor": type(other)(journal_id=cursor.journal_id, incarnation=9, position=1)},
              "INVALID_ARGUMENT"),
             ({"journal": "another"}, "NOT_FOUND")):

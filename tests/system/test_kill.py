@@ -46,7 +46,8 @@ class Client(threading.Thread):
         own = to_stream("own|%d" % self.number, *[event("Own", b"o" * self.random.randrange(300))
                                                    for _ in range(self.random.randrange(1, 4))],
                         expect=exactly(self.sequence))
-        shared = to_stream("shared|%d" % self.random.randrange(3), event("Shared", b"s" * self.random.randrange(300)))
+        shared = to_stream("shared|%d" % self.random.randrange(3),
+                           event("Shared", b"s" * self.random.randrange(300)))
         return [own, shared]
 
     def keep(self, streams, answer):

@@ -31,7 +31,8 @@ func main() {
 	register(&eventsourced.Entity{ServiceName: "cloudstate.tck.model.EventSourcedTwo",
 		PersistenceID: "two", SnapshotEvery: 5, EntityFunc: model.NewTestModelTwo}, models)
 	register(&eventsourced.Entity{ServiceName: "cloudstate.tck.model.EventSourcedConfigured",
-		PersistenceID: "configured", SnapshotEvery: 5, EntityFunc: model.NewEventSourcedConfiguredEntity},
+		PersistenceID: "configured", SnapshotEvery: 5,
+		EntityFunc: model.NewEventSourcedConfiguredEntity},
 		models, eventsourced.WithPassivationStrategyTimeout(100*time.Millisecond))
 	register(&eventsourced.Entity{ServiceName: "com.example.shoppingcart.ShoppingCart",
 		PersistenceID: "ShoppingCart", SnapshotEvery: 5, EntityFunc: shoppingcart.NewShoppingCart},

@@ -1,8 +1,8 @@
 """Stateful functions for Cairn, in Python: declare an event sourced entity, and serve it.
 
-See README.md for a whole example. In short: ``EventSourced`` declares, ``@entity.command``, ``@entity.event``,
-``@entity.snapshot`` and ``@entity.restore`` say how it behaves, ``serve`` serves it, ``EntityTest`` tries it
-without a server, ``load`` makes Python classes of a .proto file.
+See README.md for a whole example. In short: ``EventSourced`` declares, ``@entity.command``,
+``@entity.event``, ``@entity.snapshot`` and ``@entity.restore`` say how it behaves, ``serve`` serves it,
+``EntityTest`` tries it without a server, ``load`` makes Python classes of a .proto file.
 """
 
 from .entity import Context, EventSourced
