@@ -156,7 +156,6 @@ enum storage_outcome fault_append(struct fault *f, size_t count, size_t data_byt
 	}
 	f->err = (struct err){0};
 	enum storage_outcome outcome = storage_append(f->s, head, batch, count, &f->err);
-	/* An id points into the model, which a later batch may move; the batch is over by then. */
 	mem_free(batch);
 	if (outcome == STORAGE_FAILED || outcome == STORAGE_UNKNOWN)
 		f->unknown = count;
