@@ -35,8 +35,15 @@ enum err_code file_index_table(struct file_store *s, const struct recent *table,
 	if (code)
 		return code;
 	record_leaf(&record, mark.leaf);
-	struct segment *last = file_segments_last(&s->segments);
-	return file_index_write(s->index, table, &mark, last->number == mark.segment ? last : NULL, err);
+	/* Held, for the writer may begin another one meanwhile. */
+	struct segment *segment;
+	code = file_segment_get(&s->segments, mark.position, &segment, err);
+	if (code)
+		return code;
+	bool last = segment == file_segments_last(&s->segments);
+	code = file_index_write(s->index, table, &mark, last ? segment : NULL, err);
+	file_segment_put(&s->segments, segment);
+	return code;
 }
 
 /* Takes the table that is being filled, unless one is in hand from an attempt that failed. */

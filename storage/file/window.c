@@ -8,7 +8,7 @@
 #include "base/must.h"
 #include "record/record.h"
 
-#define WINDOW_LEAST_BYTES (16 * KIB)
+#define WINDOW_LEAST_BYTES (8 * KIB)
 #define WINDOW_MOST_BYTES (256 * KIB)
 /* Enough to see a frame's header, or a record's tag, length and position. */
 #define WINDOW_PEEK_BYTES ((size_t)FRAME_HEADER_BYTES)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/endian.h"
+#include "base/log.h"
 #include "storage/file/file.h"
 
 /* --- the table ------------------------------------------------------------------------------------------ */
@@ -78,6 +79,7 @@ static void fixture_open(struct fixture *f)
 void fixture_init(struct fixture *f, size_t row)
 {
 	*f = (struct fixture){.row = &contract_rows[row], .seed = 88172645463325252u};
+	log_setup(LOG_WARN, LOG_LOGFMT);
 	const char *tmp = getenv("TMPDIR");
 	snprintf(f->dir, sizeof(f->dir), "%.32s/contract.XXXXXX", tmp ? tmp : "/tmp");
 	cr_assert(mkdtemp(f->dir), "cannot make %s", f->dir);
