@@ -11,10 +11,12 @@
 #include "base/must.h"
 #include "storage/file/backend.h"
 #include "storage/memory/memory.h"
+#include "storage/wrap/wrap.h"
 
 static const struct storage_ops *const backends[] = {
 	&storage_file,
 	&storage_memory,
+	&storage_trace,
 };
 
 static void check_ops(const struct storage_ops *ops)

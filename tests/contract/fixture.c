@@ -9,6 +9,7 @@
 #include "base/endian.h"
 #include "base/log.h"
 #include "storage/file/file.h"
+#include "storage/wrap/wrap.h"
 
 /* --- the table ------------------------------------------------------------------------------------------ */
 
@@ -43,9 +44,18 @@ static enum err_code open_file_unindexed(const struct storage_config *config, st
 	return file_open_with(config, &options, ret, err);
 }
 
+static struct storage *wrap_faulty(struct storage *inner)
+{
+	return storage_faulty_new(inner, 1); /* no rule: it changes nothing */
+}
+
 const struct contract_row contract_rows[] = {
 	{"memory", false, open_memory, NULL},
+	{"memory, traced", false, open_memory, storage_trace_new},
+	{"memory under faulty", false, open_memory, wrap_faulty},
 	{"file", true, open_file, NULL},
+	{"file, traced", true, open_file, storage_trace_new},
+	{"file under faulty", true, open_file, wrap_faulty},
 	{"file, small segments", true, open_file_small, NULL},
 	{"file, index at start only", true, open_file_unindexed, NULL},
 };
@@ -72,7 +82,7 @@ static void fixture_open(struct fixture *f)
 	enum err_code code = f->row->open(&config, &f->s, &f->err);
 	cr_assert_eq(code, ERR_OK, "%s: %s", f->row->name, f->err.text);
 	if (f->row->wrap)
-		cr_assert_eq(f->row->wrap(f->s, &f->s, &f->err), ERR_OK);
+		f->s = f->row->wrap(f->s);
 	cr_assert_eq(storage_reader_open(f->s, &f->r, &f->err), ERR_OK, "%s", f->err.text);
 }
 

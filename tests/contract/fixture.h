@@ -17,7 +17,7 @@ struct contract_row {
 	const char *name;
 	bool durable; /* what was appended is there after closing and opening */
 	enum err_code (*open)(const struct storage_config *config, struct storage **ret, struct err *err);
-	enum err_code (*wrap)(struct storage *inner, struct storage **ret, struct err *err); /* or NULL */
+	struct storage *(*wrap)(struct storage *inner); /* or NULL */
 };
 extern const struct contract_row contract_rows[];
 extern const size_t contract_row_count;

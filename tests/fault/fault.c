@@ -11,14 +11,6 @@
 
 static const char *const streams[] = {"cart|1", "cart|2", "$acts", "order|1"};
 
-size_t fault_rounds(size_t n)
-{
-	const char *scale = getenv("CAIRN_TEST_SCALE");
-	double times = scale ? strtod(scale, NULL) : 1.0;
-	size_t rounds = (size_t)((double)n * times);
-	return rounds > 0 ? rounds : 1;
-}
-
 void fault_init(struct fault *f, uint64_t seed)
 {
 	*f = (struct fault){.seed = seed};

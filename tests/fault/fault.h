@@ -48,7 +48,4 @@ void fault_delete_index(struct fault *f);
 enum storage_outcome fault_append(struct fault *f, size_t count, size_t data_bytes);
 void fault_check(struct fault *f);
 
-/* Rounds of a test: n, times CAIRN_TEST_SCALE. */
-size_t fault_rounds(size_t n);
-
 #endif

@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include "fault.h"
+#include "tests/unit/scale.h"
 
 /* The smallest: what was acknowledged is there when all that was not synced is lost. */
 Test(sync, an_acknowledged_record_survives_the_loss_of_all_that_was_not_synced)
@@ -111,7 +112,7 @@ static void live(struct fault *f)
 
 Test(crash, nothing_acknowledged_is_missing_and_nothing_invented)
 {
-	size_t images = fault_rounds(1000);
+	size_t images = test_scaled(1000);
 	uint64_t first = 1000;
 	if (getenv("CAIRN_SEED"))
 		first = strtoull(getenv("CAIRN_SEED"), NULL, 10);
