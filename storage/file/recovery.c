@@ -27,7 +27,7 @@ struct recovery {
 	size_t found_n, found_cap;
 	char **unfinished;
 	size_t unfinished_n;
-	bool clean; /* the mark of a clean stop is there */
+	bool clean_there, clean; /* the mark of a clean stop is there; and can be believed */
 	struct clean_mark clean_mark;
 	/* The newest that the index had, to be used or not: nothing at or before it may be bad. */
 	bool marked;
@@ -103,6 +103,7 @@ static enum err_code read_clean(struct recovery *r, struct err *err)
 	int fd = s->io->open(s->io->arg, path, FILEIO_READ);
 	int e = fd == -ENOENT ? 0 : fd < 0 ? fd : 0;
 	if (fd >= 0) {
+		r->clean_there = true;
 		e = file_io_read_all(s->io, fd, bytes, sizeof(bytes), 0, &n);
 		s->io->close(s->io->arg, fd);
 		r->clean = !e && n == sizeof(bytes) && file_clean_get(bytes, &r->clean_mark);
@@ -578,7 +579,11 @@ static enum err_code settle(struct recovery *r, struct err *err)
 	enum err_code code = ERR_OK;
 	if (s->read_only)
 		return ERR_OK;
-	if (r->clean) {
+	if (!r->clean && r->last_frame_bytes > 0)
+		code = rewrite_last(r, r->last_frame, r->last_frame_bytes, err);
+	else if (!r->clean)
+		code = rewrite_last(r, 0, SEGMENT_HEADER_BYTES, err);
+	if (!code && r->clean_there) {
 		char *path = mem_xprintf("%s/clean", s->dir);
 		int e = s->io->unlink(s->io->arg, path);
 		if (!e)
@@ -586,10 +591,6 @@ static enum err_code settle(struct recovery *r, struct err *err)
 		if (e)
 			code = err_set_errno(err, ERR_IO, -e, "cannot delete %s", path);
 		mem_free(path);
-	} else if (r->last_frame_bytes > 0) {
-		code = rewrite_last(r, r->last_frame, r->last_frame_bytes, err);
-	} else {
-		code = rewrite_last(r, 0, SEGMENT_HEADER_BYTES, err);
 	}
 	return code;
 }
