@@ -11,6 +11,7 @@
 #define TABLE_MAGIC 0x456e5462u
 #define SLOT_MAGIC 0x456e536cu
 #define LOAD_AGAIN_MS 100
+#define LOOK_FOR_IDLE_MAX 256u /* entities looked at to find one that may go */
 
 struct entities {
 	uint32_t magic;
@@ -493,9 +494,11 @@ static void slot_retire(struct slot *s)
  * the bound is exceeded by as many as there are commands under way. */
 static void make_room(struct entities *t)
 {
+	unsigned looked = 0;
 	if (t->count - t->retiring < t->config.max_entities)
 		return;
-	for (struct list_node *n = list_first(&t->all); n; n = list_next(&t->all, n)) {
+	for (struct list_node *n = list_first(&t->all); n && looked < LOOK_FOR_IDLE_MAX;
+	     n = list_next(&t->all, n), looked++) {
 		struct slot *s = CONTAINER_OF(n, struct slot, all);
 		if (!s->retiring && s->machine->ops->idle(s->machine)) {
 			slot_retire(s);
@@ -552,6 +555,20 @@ static enum err_code command_key(const struct command *c, struct buf *key, struc
 	return ERR_OK;
 }
 
+/* The entity that takes the service's commands. One that was made for another persistence id or kind (the
+ * command, or the entity, is of an older spec) takes no more. */
+static struct slot *slot_get(struct entities *t, struct span key, const struct spec_service *service)
+{
+	struct slot *s = map_get(&t->by_name, key);
+	if (!s || s->service == service ||
+	    (s->service->kind == service->kind &&
+	     span_eq(s->service->persistence_id, service->persistence_id)))
+		return s;
+	slot_leave_map(s);
+	slot_retire(s);
+	return NULL;
+}
+
 static enum err_code slot_find(struct entities *t, struct command *c, struct slot **ret, struct err *err)
 {
 	const struct spec_service *service = c->method->service;
@@ -560,7 +577,7 @@ static enum err_code slot_find(struct entities *t, struct command *c, struct slo
 	buf_init(&key, LIMIT_FUNCTION_MESSAGE_BYTES);
 	buf_init(&stream, LIMIT_FUNCTION_MESSAGE_BYTES);
 	enum err_code code = command_key(c, &key, &id, err);
-	if (!code && (*ret = map_get(&t->by_name, buf_span(&key))) != NULL)
+	if (!code && (*ret = slot_get(t, buf_span(&key), service)) != NULL)
 		goto out;
 	if (!code && (buf_append_span(&stream, t->config.name_space) ||
 		      buf_append_span(&stream, service->persistence_id) || buf_append_byte(&stream, '|') ||

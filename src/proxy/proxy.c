@@ -319,6 +319,7 @@ void proxy_free(struct proxy *p)
 	if (!p)
 		return;
 	must(p->magic == PROXY_MAGIC);
+	mailbox_drain(loop_mailbox(p->loop)); /* what was put off to a turn that never came */
 	grpc_server_free(p->server);
 	if (p->management)
 		grpc_server_free(p->management);

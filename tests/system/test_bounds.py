@@ -203,3 +203,35 @@ def test_a_journal_that_falls_silent_fails_the_activation(lab):
     finally:
         stage.journal.process.send_signal(18)  # SIGCONT
     stage.quiet()
+
+
+# --- a changed spec, while streams live on -----------------------------------------------------
+
+def test_entities_of_a_changed_service_finish_and_leave(lab):
+    stage = Stage(lab, model.spec({model.MODEL: "model", model.TWO: "two"}))
+    under_way, busy, e = stage.begin("busy")
+    idle = answered(stage, "idle")
+    unchanged = stage.entity("a-b", model.TWO)
+    pair = model.pb.Pair(first="a", second="b")
+    answer = stage.send(pair, "Call")
+    two = stage.rec.entity(unchanged)
+    two.expect(unchanged.init(), unchanged.command(1, "Call", pair))
+    two.send(unchanged.reply(1, response("1")).message)
+    answer.result()
+    stage.rec.spec = model.spec({model.MODEL: "other", model.TWO: "two"})
+    stage.rec.goaway()  # what is open goes on, what is new needs another connection, which is discovered
+    answered(stage, "new")
+    stage.rec.expect_discovery()
+    stage.ended(idle)
+    answer = stage.send(pair, "Call")
+    two.expect(unchanged.command(2, "Call", pair))
+    two.send(unchanged.reply(2, response("2")).message)
+    answer.result()
+    busy.send(e.reply(1, response("done"), events=[happened("old")]).message)
+    assert under_way.result() == response("done")
+    stage.ended(busy)
+    again, stream, e = stage.begin("busy")  # of the new spec, whose stream is another one: no events
+    stream.send(e.reply(1, response(""), events=[happened("new")]).message)
+    again.result()
+    names = [s.name for s in Journal(stage.journal.port).list_streams().streams]
+    assert names == ["model|busy", "other|busy"]
