@@ -29,7 +29,7 @@
 
 #define WORKERS_MAX 64
 #define METRICS_TEXT_MAX (4 * MIB)
-#define LARGE_BUFFER_BYTES (2 << 20)
+#define LARGE_BUFFER_BYTES (5 << 18) /* a response and its buffer's slack */
 
 enum exit_code { EXIT_RUN = 0, EXIT_TROUBLE = 1, EXIT_USAGE = 2 };
 
