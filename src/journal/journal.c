@@ -82,12 +82,6 @@ static void on_committed(void *arg, uint64_t head, struct wall_time last_commit,
 	journal_committed(OBJ_CAST(struct journal, arg, JOURNAL_MAGIC), head, last_commit, appends, count);
 }
 
-static void on_tick(void *arg)
-{
-	struct journal *j = OBJ_CAST(struct journal, arg, JOURNAL_MAGIC);
-	tail_nudge(j->tail, READ_CHECKPOINT_RECORDS);
-}
-
 /* ---- opening and closing --------------------------------------------------------------------- */
 
 static void journal_free(struct journal *j)
@@ -111,11 +105,8 @@ static enum err_code open_parts(struct journal *j, const struct journal_config *
 	metric_set(METRIC_JOURNAL_HEAD, (int64_t)head.head);
 	j->tail = tail_new(head.head);
 	unsigned threads = config->reader_threads ? config->reader_threads : READER_THREADS;
-	struct pool_config pool = {.storage = j->storage,
-				   .clock = j->clock,
-				   .thread_count = config->threads ? threads : 0,
-				   .tick = on_tick,
-				   .arg = j};
+	struct pool_config pool = {
+		.storage = j->storage, .clock = j->clock, .thread_count = config->threads ? threads : 0};
 	enum err_code code = pool_new(&pool, &j->pool, err);
 	if (code)
 		return code;

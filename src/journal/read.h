@@ -16,7 +16,7 @@
 /* How much one job reads for a filter that wants little of it, before it shows how far it is. */
 #define READ_SCAN_BYTES (4 * MIB)
 /* A live reader that is sent nothing is told its position after so many records. */
-#define READ_CHECKPOINT_RECORDS 4096
+#define READ_CHECKPOINT_RECORDS TAIL_IDLE_RECORDS
 
 enum read_state { READ_IDLE, READ_STORAGE, READ_HOP, READ_WAITING, READ_ENDED };
 

@@ -32,7 +32,6 @@ struct pool {
 	pthread_mutex_t lock; /* guards the rest, and all jobs */
 	pthread_cond_t wake;
 	struct list queue, parked;
-	struct mono_time next_tick;
 	bool stopping;
 };
 
@@ -157,18 +156,6 @@ static bool run_one(struct pool *p, struct storage_reader *reader)
 	return true;
 }
 
-/* True (with the lock released in between) if it was time. */
-static bool run_tick(struct pool *p, struct mono_time now)
-{
-	if (mono_since_us(p->next_tick, now) > 0)
-		return false;
-	p->next_tick.us = now.us + POOL_TICK_US;
-	pthread_mutex_unlock(&p->lock);
-	p->config.tick(p->config.arg);
-	pthread_mutex_lock(&p->lock);
-	return true;
-}
-
 static void sleep_until(struct pool *p, struct mono_time now, struct mono_time until)
 {
 	int64_t us = mono_since_us(until, now);
@@ -187,15 +174,14 @@ static void *pool_thread_main(void *arg)
 	struct pool *p = t->pool;
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		struct mono_time now = clock_mono(p->config.clock), earliest = {INT64_MAX};
+		/* With nobody parked it sleeps until a job comes: a minute at most does no harm. */
+		struct mono_time now = clock_mono(p->config.clock), earliest = {now.us + 60000000};
 		sweep_parked(p, now, &earliest);
 		if (run_one(p, t->reader))
 			continue;
 		if (p->stopping)
 			break;
-		if (run_tick(p, now))
-			continue;
-		sleep_until(p, now, earliest.us < p->next_tick.us ? earliest : p->next_tick);
+		sleep_until(p, now, earliest);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;
@@ -207,7 +193,7 @@ bool pool_step(struct pool *p)
 	pthread_mutex_lock(&p->lock);
 	struct mono_time now = clock_mono(p->config.clock), earliest;
 	sweep_parked(p, now, &earliest);
-	bool any = run_tick(p, now);
+	bool any = false;
 	while (run_one(p, p->threads[0].reader))
 		any = true;
 	pthread_mutex_unlock(&p->lock);
@@ -218,14 +204,12 @@ enum err_code pool_new(const struct pool_config *config, struct pool **ret, stru
 {
 	must(config->storage);
 	must(config->clock);
-	must(config->tick);
 	struct pool *p = mem_xalloc(sizeof(*p));
 	size_t count = config->thread_count ? config->thread_count : 1;
 	p->config = *config;
 	p->threads = mem_xalloc(count * sizeof(*p->threads));
 	list_init(&p->queue);
 	list_init(&p->parked);
-	p->next_tick.us = clock_mono(config->clock).us + POOL_TICK_US;
 	atomic_init(&p->parked_lowest, NOBODY_PARKED);
 	struct storage_head head;
 	storage_head(config->storage, &head);

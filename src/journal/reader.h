@@ -32,11 +32,7 @@ struct pool_config {
 	struct storage *storage;
 	const struct clock *clock;
 	unsigned thread_count; /* 0: none, pool_step() */
-	/* Called now and then (every POOL_TICK_US) from a pool thread, or in pool_step(). */
-	void (*tick)(void *arg);
-	void *arg;
 };
-#define POOL_TICK_US ((int64_t)5000000)
 
 enum err_code pool_new(const struct pool_config *config, struct pool **ret, struct err *err);
 void pool_stop(struct pool *p); /* ends the threads; jobs that wait are run to their end first */

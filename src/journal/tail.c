@@ -38,6 +38,7 @@ struct tail {
 	struct map streams, categories; /* name -> struct interest */
 	struct tail_desk *desks;
 	size_t joined;
+	struct list idle; /* who waits for a stream or category, longest first */
 };
 
 _Static_assert((LIMIT_TAIL_APPENDS & (LIMIT_TAIL_APPENDS - 1)) == 0, "slots are found by masking");
@@ -51,6 +52,7 @@ struct tail *tail_new(uint64_t head)
 	t->first_position = t->end_position = head;
 	map_init(&t->streams);
 	map_init(&t->categories);
+	list_init(&t->idle);
 	return t;
 }
 
@@ -129,8 +131,24 @@ static void waiter_ready(struct tail_waiter *w)
 	must(w->waiting);
 	w->waiting = false;
 	list_remove(&w->node);
+	list_remove(&w->idle);
 	list_push_back(&w->desk->ready, &w->node);
 	desk_post(w->desk);
+}
+
+/* Those that have waited longest are told how far the log has come: at most four for each record of the
+ * commit, and each of them seldom enough that they cost a record next to nothing. */
+static void nudge_idle(struct tail *t, uint64_t records)
+{
+	uint64_t behind = TAIL_IDLE_RECORDS > 16 * t->joined ? TAIL_IDLE_RECORDS : 16 * t->joined;
+	struct list_node *n;
+	for (uint64_t left = 4 * records; left > 0 && (n = list_first(&t->idle)); left--) {
+		struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, idle);
+		if (w->told > t->end_position || t->end_position - w->told < behind)
+			break;
+		w->position = t->end_position; /* it waits, so nothing that it wants is below */
+		waiter_ready(w);
+	}
 }
 
 /* What they want is at this position: nothing below it needs to be looked at. */
@@ -159,6 +177,7 @@ void tail_publish(struct tail *t, struct append **appends, size_t count, uint64_
 {
 	must(count > 0);
 	pthread_mutex_lock(&t->lock);
+	uint64_t records = head - t->end_position;
 	for (size_t i = 0; i < count; i++) {
 		struct append *a = appends[i];
 		must(a->answer.first_position == t->end_position);
@@ -179,6 +198,7 @@ void tail_publish(struct tail *t, struct append **appends, size_t count, uint64_
 		}
 	}
 	must(t->end_position == head);
+	nudge_idle(t, records);
 	wake_all_readers(t);
 	pthread_mutex_unlock(&t->lock);
 }
@@ -202,44 +222,6 @@ void tail_skip(struct tail *t, uint64_t head)
 	map_each(&t->streams, wake_interest, NULL);
 	map_each(&t->categories, wake_interest, NULL);
 	wake_all_readers(t);
-	pthread_mutex_unlock(&t->lock);
-}
-
-struct nudge {
-	uint64_t end_position, records;
-};
-
-static void nudge_waiters(const struct nudge *nudge, struct list *waiting)
-{
-	struct list_node *next;
-	for (struct list_node *n = list_first(waiting); n; n = next) {
-		next = list_next(waiting, n);
-		struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, node);
-		if (w->told > nudge->end_position || nudge->end_position - w->told < nudge->records)
-			continue;
-		/* It waits, so nothing that it wants is below the end. */
-		w->position = nudge->end_position;
-		waiter_ready(w);
-	}
-}
-
-static void nudge_interest(struct span key, void *value, void *arg)
-{
-	(void)key;
-	struct interest *interest = value;
-	nudge_waiters(arg, &interest->waiting);
-}
-
-void tail_nudge(struct tail *t, uint64_t records)
-{
-	must(records > 0);
-	pthread_mutex_lock(&t->lock);
-	struct nudge nudge = {.end_position = t->end_position, .records = records};
-	map_each(&t->streams, nudge_interest, &nudge);
-	map_each(&t->categories, nudge_interest, &nudge);
-	for (struct tail_desk *desk = t->desks; desk; desk = desk->next)
-		if (!desk->all_ready) /* else they are about to look themselves */
-			nudge_waiters(&nudge, &desk->waiting_for_all);
 	pthread_mutex_unlock(&t->lock);
 }
 
@@ -294,6 +276,7 @@ void tail_leave(struct tail *t, struct tail_waiter *w)
 	must(t->joined > 0);
 	t->joined--;
 	list_remove(&w->node);
+	list_remove(&w->idle);
 	w->waiting = false;
 	struct interest *interest = w->interest;
 	w->interest = NULL;
@@ -318,6 +301,8 @@ bool tail_wait(struct tail *t, struct tail_waiter *w, uint64_t position, uint64_
 		w->position = position;
 		w->told = told;
 		list_push_back(w->interest ? &w->interest->waiting : &w->desk->waiting_for_all, &w->node);
+		if (w->interest)
+			list_push_back(&t->idle, &w->idle);
 	}
 	pthread_mutex_unlock(&t->lock);
 	return waits;

@@ -3,12 +3,18 @@
  * A ring of references to the newest appends (LIMIT_TAIL_BYTES, LIMIT_TAIL_APPENDS), without gaps. And
  * interest tables: who waits for a stream, for a category, for anything. A commit touches only those who
  * wait for what it wrote, and wakes each worker at most once, with one task: those who wait for anything
- * are not even looked at by the sequencer. Private to src/journal. */
+ * are not even looked at by the sequencer.
+ *
+ * Whoever waits for a stream that stays quiet is woken now and then all the same, so that his position
+ * moves: after TAIL_IDLE_RECORDS, or more when many wait, and a few with each commit, so that no commit
+ * pays for all of them. Private to src/journal. */
 #ifndef CAIRN_JOURNAL_TAIL_H
 #define CAIRN_JOURNAL_TAIL_H
 
 #include "base/list.h"
 #include "journal/append.h"
+
+#define TAIL_IDLE_RECORDS ((uint64_t)4096)
 
 struct tail;
 struct interest;
@@ -18,6 +24,7 @@ struct tail_desk;
 struct tail_waiter {
 	void (*wake)(struct tail_waiter *w); /* on the mailbox's thread; it waits no more */
 	struct list_node node;
+	struct list_node idle;     /* of those that wait for a stream or category: who has waited longest */
 	struct interest *interest; /* NULL: anything */
 	struct tail_desk *desk;
 	bool waiting;
@@ -33,9 +40,6 @@ void tail_free(struct tail *t);
 void tail_publish(struct tail *t, struct append **appends, size_t count, uint64_t head);
 /* The sequencer: the head is here, and what is below was not seen: the ring begins anew, all are woken. */
 void tail_skip(struct tail *t, uint64_t head);
-/* Wakes those who have moved on by `records` since they were told, so that they tell it. */
-void tail_nudge(struct tail *t, uint64_t records);
-
 /* A live read comes and goes; source and name as in its query; on the mailbox's thread. */
 void tail_join(struct tail *t, struct tail_waiter *w, struct mailbox *mailbox, enum storage_source source,
 	       struct span name);

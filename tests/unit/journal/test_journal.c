@@ -638,13 +638,10 @@ Test(journal, a_filtered_subscription_is_told_its_position)
 	cr_assert(g.calls == 2);
 	cr_assert(g.page->records == 0);
 	cr_assert(g.page->next.position == 4096);
-	/* One that no commit touches is looked after now and then. */
-	cr_assert(quiet.calls == 1);
-	b.clock.mono_us += 5000000;
-	bench_run(&b);
+	/* And so is one that no commit touches. */
 	cr_assert(quiet.calls == 2);
 	cr_assert(quiet.page->records == 0);
-	cr_assert(quiet.page->next.position == 4100);
+	cr_assert(quiet.page->next.position == 4096);
 	journal_read_close(r1);
 	journal_read_close(r2);
 	got_clear(&g);

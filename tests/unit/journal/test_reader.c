@@ -32,17 +32,11 @@ static void work_done(struct job *job)
 	CONTAINER_OF(job, struct work, job)->dones++;
 }
 
-static void no_tick(void *arg)
-{
-	++*(unsigned *)arg;
-}
-
 struct pool_bench {
 	struct hand_clock clock;
 	struct storage *storage;
 	struct pool *pool;
 	struct mailbox mailbox;
-	unsigned ticks;
 };
 
 static void pool_bench_open(struct pool_bench *b, unsigned threads)
@@ -54,9 +48,7 @@ static void pool_bench_open(struct pool_bench *b, unsigned threads)
 	cr_assert(storage_open("memory", &config, &b->storage, NULL) == ERR_OK);
 	struct pool_config pool = {.storage = b->storage,
 				   .clock = threads ? &clock_system : &b->clock.clock,
-				   .thread_count = threads,
-				   .tick = no_tick,
-				   .arg = &b->ticks};
+				   .thread_count = threads};
 	cr_assert(pool_new(&pool, &b->pool, NULL) == ERR_OK);
 }
 
@@ -143,20 +135,6 @@ Test(reader, stopping_ends_what_waits)
 	mailbox_drain(&b.mailbox);
 	cr_assert(w.dones == 1);
 	cr_assert(!w.in_time);
-	pool_bench_close(&b);
-}
-
-Test(reader, ticks_now_and_then)
-{
-	struct pool_bench b;
-	pool_bench_open(&b, 0);
-	b.clock.mono_us += POOL_TICK_US - 1;
-	pool_step(b.pool);
-	cr_assert(b.ticks == 0);
-	b.clock.mono_us += 1;
-	pool_step(b.pool);
-	pool_step(b.pool);
-	cr_assert(b.ticks == 1);
 	pool_bench_close(&b);
 }
 

@@ -242,25 +242,33 @@ Test(tail, a_skip_wakes_everyone_and_empties_the_ring)
 	mailbox_release(&m);
 }
 
-Test(tail, nudges_those_that_are_far_behind_what_they_were_told)
+Test(tail, wakes_those_that_are_far_behind_what_they_were_told_a_few_at_a_time)
 {
 	struct tail *t = tail_new(0);
 	struct mailbox m;
-	struct sleeper near, far;
+	struct sleeper near, far[6];
+	unsigned woken = 0;
 	mailbox_init(&m, NULL, NULL);
-	for (unsigned i = 0; i < 10; i++)
-		publish(t, APPEND({.stream = "z", .ids = {i + 1}}));
+	tail_skip(t, 2 * TAIL_IDLE_RECORDS);
+	for (size_t i = 0; i < 6; i++) {
+		join(t, &far[i], &m, i % 2 ? STORAGE_STREAM : STORAGE_CATEGORY, SPAN("x"));
+		cr_assert(tail_wait(t, &far[i].waiter, 2 * TAIL_IDLE_RECORDS, TAIL_IDLE_RECORDS + 1));
+	}
 	join(t, &near, &m, STORAGE_STREAM, SPAN("x"));
-	join(t, &far, &m, STORAGE_STREAM, SPAN("x"));
-	cr_assert(tail_wait(t, &near.waiter, 10, 6));
-	cr_assert(tail_wait(t, &far.waiter, 10, 5));
-	tail_nudge(t, 5);
+	cr_assert(tail_wait(t, &near.waiter, 2 * TAIL_IDLE_RECORDS, TAIL_IDLE_RECORDS + 3));
+	publish(t, APPEND({.stream = "z", .ids = {1}}));
 	mailbox_drain(&m);
+	for (size_t i = 0; i < 6; i++)
+		woken += far[i].woken;
+	cr_assert(woken == 4);
+	cr_assert(far[0].waiter.position == 2 * TAIL_IDLE_RECORDS + 1);
+	publish(t, APPEND({.stream = "z", .ids = {2}}));
+	mailbox_drain(&m);
+	cr_assert(far[5].woken == 1);
 	cr_assert(near.woken == 0);
-	cr_assert(far.woken == 1);
-	cr_assert(far.waiter.position == 10);
+	for (size_t i = 0; i < 6; i++)
+		tail_leave(t, &far[i].waiter);
 	tail_leave(t, &near.waiter);
-	tail_leave(t, &far.waiter);
 	tail_free(t);
 	mailbox_release(&m);
 }
