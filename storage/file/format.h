@@ -73,6 +73,11 @@
  * is written again in place and synced, for it may have been in the page cache only; after a clean stop
  * this is not needed. Acknowledged records are never in the part that is cut: they were synced before.
  *
+ * What is asked of the disk: a sector that is being written when the power fails has its old bytes or its
+ * new ones. A frame begins in the sector that the frame before it ends in, so every append writes a sector
+ * again that has acknowledged bytes. Then writing the last frame again, the same bytes over themselves,
+ * changes nothing whatever part of it arrives, and a start may be cut as often as it likes.
+ *
  * A frame that could not be written for want of room is cut off at once; what is left of it after a crash
  * is not a valid frame, for it was never whole.
  *

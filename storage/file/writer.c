@@ -283,6 +283,9 @@ enum err_code file_put_clean(struct file_store *s, struct err *err)
 	int r = fd < 0 ? fd : file_io_write_all(io, fd, bytes, sizeof(bytes), 0);
 	if (!r)
 		r = io->fdatasync(io->arg, fd);
+	/* The mark says where the log ends; a cut back for want of room has not been synced yet. */
+	if (!r)
+		r = io->fdatasync(io->arg, s->last->fd);
 	if (fd >= 0)
 		io->close(io->arg, fd);
 	if (!r)

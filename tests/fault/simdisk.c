@@ -124,9 +124,32 @@ static void change_add(struct inode *inode, uint64_t offset, const void *p, size
 	change_apply(&inode->cached, c);
 }
 
+/* What a success (or a failure) of a sync makes of the list. */
+static void changes_sync(struct inode *inode, bool success)
+{
+	struct change *c = inode->changes;
+	inode->changes = NULL;
+	inode->last = &inode->changes;
+	while (c) {
+		struct change *next = c->next;
+		if (success)
+			change_apply(&inode->durable, c);
+		if (success || c->p) {
+			mem_free(c->p);
+			mem_free(c);
+		} else {
+			c->next = NULL;
+			*inode->last = c;
+			inode->last = &c->next;
+		}
+		c = next;
+	}
+}
+
 /* What a cut of the power leaves of a write: any of its sectors, and elsewhere what was there, or (the file
- * has grown, the bytes have not come) zeros, or now and then something else. */
-static void change_tear(struct simdisk *d, struct bytes *b, const struct change *c)
+ * has grown, the bytes have not come) zeros, or now and then something else; but that only in sectors that
+ * have nothing of the first `held` bytes, which were durable before the cut. */
+static void change_tear(struct simdisk *d, struct bytes *b, const struct change *c, size_t held)
 {
 	uint64_t all = simdisk_random(d, 4);
 	if (all == 0)
@@ -138,13 +161,13 @@ static void change_tear(struct simdisk *d, struct bytes *b, const struct change 
 	if (simdisk_random(d, 2) && c->offset + c->n > b->n)
 		bytes_resize(b, c->offset + c->n);
 	for (size_t at = 0; at < c->n;) {
-		size_t n = SECTOR_BYTES - (size_t)((c->offset + at) % SECTOR_BYTES);
+		size_t before = (size_t)((c->offset + at) % SECTOR_BYTES), n = SECTOR_BYTES - before;
 		if (n > c->n - at)
 			n = c->n - at;
 		uint64_t what = simdisk_random(d, 16);
 		if (what < 8)
 			bytes_put(b, c->offset + at, c->p + at, n);
-		else if (what == 8 && c->offset + at + n <= b->n)
+		else if (what == 8 && c->offset + at + n <= b->n && c->offset + at - before >= held)
 			memset(b->p + c->offset + at, 0x0a, n);
 		at += n;
 	}
@@ -341,9 +364,7 @@ static int sim_fdatasync(void *arg, int fd)
 	struct simdisk *d = arg;
 	struct inode *inode = inode_of(d, fd);
 	int r = enter(d, SIM_FDATASYNC);
-	if (!r)
-		bytes_copy(&inode->durable, &inode->cached);
-	changes_drop(inode);
+	changes_sync(inode, !r);
 	return r;
 }
 
@@ -506,8 +527,9 @@ static void cut(struct simdisk *d, bool keep_some)
 	renamings_drop(d);
 	names_copy(&d->cached, &d->durable);
 	for (struct inode *inode = d->inodes; inode; inode = inode->next) {
+		size_t held = inode->durable.n;
 		for (const struct change *c = inode->changes; c && keep_some; c = c->next)
-			change_tear(d, &inode->durable, c);
+			change_tear(d, &inode->durable, c, held);
 		changes_drop(inode);
 		bytes_copy(&inode->cached, &inode->durable);
 	}

@@ -4,8 +4,15 @@
  * A write goes into the cache, which everyone reads, and onto a list; a sync applies the file's list to
  * what is durable. A cut of the power applies a random part of every list instead, sector by sector, and
  * forgets the cache. Names are the same: creations, renames and deletions are a list until the directory
- * is synced. A sync that fails drops its list, as Linux does: the cache still has the bytes, the disk never
- * gets them. One thread at a time. */
+ * is synced. A sync that fails drops the writes of its list, as Linux does: the cache still has the bytes,
+ * the disk gets them only when they are written again. (Sizes are the file system's own and stay listed.)
+ *
+ * A sector that has durable bytes is, after a cut, what it was or what was being written, never a third
+ * thing: storage/file/format.h says that the backend relies on this, and why any log must that does not
+ * begin every commit in a sector of its own. So bytes written over the same bytes change nothing. Sectors
+ * behind the durable end can have anything in them.
+ *
+ * One thread at a time. */
 #ifndef CAIRN_TEST_SIMDISK_H
 #define CAIRN_TEST_SIMDISK_H
 
@@ -56,7 +63,8 @@ enum simdisk_call simdisk_failed(const struct simdisk *d);
 /* Writes beyond so many bytes in all files together fail with ENOSPC (0: there is room). */
 void simdisk_limit(struct simdisk *d, uint64_t bytes);
 
-/* A file's durable bytes, for flipping bits; NULL when it is not there. Changing them changes the cache. */
+/* A file's bytes, all of them synced, for flipping bits; NULL when it is not there. That changes the cache,
+ * not what a cut of the power brings back. */
 uint8_t *simdisk_bytes(struct simdisk *d, const char *path, size_t *ret_n);
 /* Names of the files there are, in no order: NULL behind the last. */
 const char *simdisk_name(struct simdisk *d, size_t i);

@@ -130,6 +130,26 @@ Test(full, is_refused_rolled_back_and_resumed)
 	}
 }
 
+/* A clean stop says where the log ends: what was cut back for want of room must not come back behind that. */
+Test(full, what_was_cut_back_does_not_come_back_behind_a_clean_stop)
+{
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		struct fault f;
+		fault_init(&f, seed);
+		f.options.segment_bytes = 64 * KIB;
+		fault_must_open(&f);
+		cr_assert_eq(fault_append(&f, 2, 500), STORAGE_OK);
+		simdisk_limit(f.disk, 3000);
+		cr_assert_eq(fault_append(&f, 4, 1000), STORAGE_FULL);
+		simdisk_limit(f.disk, 0);
+		fault_close(&f);
+		simdisk_cut(f.disk);
+		fault_must_open(&f);
+		cr_assert_eq(f.n, 2u);
+		fault_release(&f);
+	}
+}
+
 Test(full, a_sync_error_is_not_taken_for_a_full_disk)
 {
 	struct fault f;
