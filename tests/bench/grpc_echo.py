@@ -35,10 +35,10 @@ def cpu_seconds(pid):
 
 
 def load(port, body, count):
-    done = subprocess.run(
-        [shutil.which("h2load") or sys.exit("h2load is missing: apt-get install nghttp2-client"), "-n", str(count),
-         "-c", "8", "-m", "32", "-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
-         "http://127.0.0.1:%d%s" % (port, UNARY)], capture_output=True, text=True)
+    h2load = shutil.which("h2load") or sys.exit("h2load is missing: apt-get install nghttp2-client")
+    done = subprocess.run([h2load, "-n", str(count), "-c", "8", "-m", "32", "-d", body,
+                           "-H", "content-type: application/grpc", "-H", "te: trailers",
+                           "http://127.0.0.1:%d%s" % (port, UNARY)], capture_output=True, text=True)
     good = re.search(r"(\d+) succeeded", done.stdout)
     if not good or int(good[1]) != count:
         sys.exit("not every call succeeded:\n" + done.stdout + done.stderr)
