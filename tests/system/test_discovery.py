@@ -14,7 +14,7 @@ import protos
 import tools
 from entity import Entity
 from model import happened, request, response
-from records import Broken
+from records import Broken, HalfClose, ToFunction
 from reflection import Api, Reflection
 from stage import Stage
 
@@ -191,11 +191,11 @@ def test_the_proxy_waits_for_the_function(lab):
 
 def test_a_connection_that_does_not_answer_is_dropped_and_tried_again(lab):
     rec = lab.recorder(spec=None)  # nobody answers discover
-    rec.function = None
     proxy = lab.proxy(rec, lab.cairnd("memory"), wait=False)
     first = rec.stream("/cloudstate.EntityDiscovery/discover")
     begun = first.opened.at
-    rec.spec = model.spec()
+    first.expect(ToFunction(), HalfClose())
+    rec.spec = model.spec()  # the next one is answered
     second = rec.stream("/cloudstate.EntityDiscovery/discover", timeout=25)
     assert 8 <= second.opened.at - begun <= 16, second.opened.at - begun
     assert second.connection is not first.connection
