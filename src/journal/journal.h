@@ -232,10 +232,11 @@ struct journal_page {
 #define JOURNAL_PAGE_SPARE ((size_t)4096)
 void journal_page_free(struct journal_page *page); /* any thread; NULL is fine */
 
-/* A page (the callee's to free), or NULL and why: ERR_UNAVAILABLE (not_before was not reached in time),
- * ERR_CONFLICT (the cursor lies beyond a cut, err names the fork), ERR_CORRUPT, ERR_IO. After an error
- * the read can only be closed. A page may have no records: of a live read when it has caught up, of a
- * filtered one as a checkpoint, so that its position moves, and the last page of any. */
+/* A page (the callee's to free), or NULL and why (err lives as long as the read is open): ERR_UNAVAILABLE
+ * (not_before was not reached in time), ERR_CONFLICT (the cursor lies beyond a cut, err names the fork),
+ * ERR_CORRUPT, ERR_IO. After an error the read can only be closed. A page may have no records: of a live read
+ * when it has caught up, of a filtered one as a checkpoint, so that its position moves, and the last page of
+ * any. */
 typedef void journal_page_fn(struct journal_read *read, struct journal_page *page, const struct err *err,
 			     void *arg);
 
