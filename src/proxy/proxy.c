@@ -18,6 +18,7 @@
 #include "proxy/router_core.h"
 
 #define PROXY_MAGIC 0x50726f78u
+#define OPTION_EVENTING 1081u
 /* How often the journal is asked whether it is there; more often while it is not. */
 #define PROBE_MS 2000
 #define PROBE_AGAIN_MS 250
@@ -127,10 +128,27 @@ static void log_service(const struct proxy *p, const struct spec_service *servic
 	buf_release(&grpcurl);
 }
 
+/* Eventing is not run here: who declares it must know. */
+static void log_eventing(const struct spec_service *service)
+{
+	for (size_t i = 0; i < service->method_count; i++) {
+		struct arena a;
+		struct span option;
+		arena_init(&a, 64 * KIB);
+		if (pb_option_message(service->methods[i].pb->options, OPTION_EVENTING, &a, &option))
+			log_warn("the eventing option of a method has no effect",
+				 LOG_SPAN("service", service->name),
+				 LOG_SPAN("method", service->methods[i].pb->name));
+		arena_release(&a);
+	}
+}
+
 static void log_spec(const struct proxy *p, const struct spec *spec)
 {
-	for (size_t i = 0; i < spec->service_count; i++)
+	for (size_t i = 0; i < spec->service_count; i++) {
 		log_service(p, &spec->services[i]);
+		log_eventing(&spec->services[i]);
+	}
 	log_info("function discovered", LOG_SPAN("library", spec->library), LOG_I64("port", proxy_port(p)));
 }
 

@@ -78,6 +78,14 @@ def test_a_client_is_answered_in_time_even_behind_a_command_that_hangs(lab):
     assert harness.status_of(stage.proxy.management, "/ready") == 200
 
 
+def test_a_drain_ends_in_its_time(lab):
+    stage = Stage(lab, options=["--drain-timeout", "500ms"])
+    answer, stream, e = stage.begin()
+    assert stage.proxy.terminate() == 0
+    assert harness.refused(answer.result)[0] in ("UNAVAILABLE", "CANCELLED")
+    assert "not all calls" in stage.proxy.text()
+
+
 # --- sizes -----------------------------------------------------------------------------------
 
 def test_a_reply_with_too_many_events_fails_its_command_and_replays(lab):
