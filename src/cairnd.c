@@ -188,6 +188,13 @@ static bool is_loopback(const char *listen)
 	       strncmp(listen, "localhost:", 10) == 0;
 }
 
+static bool port_is_any(const char *listen)
+{
+	size_t n = strlen(listen);
+
+	return n >= 2 && strcmp(listen + n - 2, ":0") == 0;
+}
+
 static void log_setup_from(const struct conf *conf)
 {
 	static const char *const levels[] = {
@@ -215,7 +222,8 @@ static enum err_code app_open(struct app *app, struct err *err)
 {
 	struct journal_config journal = {
 		.storage_uri = app->conf.storage,
-		.address = app->conf.listen,
+		/* A port that is not known yet would only mislead whoever reads it in the lock file. */
+		.address = port_is_any(app->conf.listen) ? NULL : app->conf.listen,
 		.reader_threads = (unsigned)app->conf.readers,
 		.threads = true,
 	};

@@ -1,5 +1,6 @@
 """cairnd as a process: what it says, what it refuses, how it ends, and what it does about wrong input."""
 
+import json
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ import tools
 from harness import Process, accepts, eventually, http_request
 from journal_client import (Journal, Refused, check_whole, event, exactly, new_id, none, pb, rec, to_stream)
 from ports import free_port
+from reflection import Api
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -100,6 +102,67 @@ def test_http_on_the_same_port(cairnd, journal):
         assert line in text.splitlines(), text
     assert http_request(cairnd.port, "GET", "/nothing").status == 404
     assert http_request(cairnd.port, "POST", "/metrics", body="x").status == 405
+
+
+def test_a_client_that_knows_it_only_by_reflection(cairnd, journal):
+    for version in ("v1", "v1alpha"):
+        api = Api(journal.channel, version)
+        assert {"cairn.journal.v1.Journal", "grpc.health.v1.Health"} <= set(api.services), api.services
+        answer = api.call("cairn.journal.v1.Journal/Append",
+                          streams=[{"stream": "s", "events": [{"type": "T", "data": "aGVsbG8="}]}])
+        assert answer.count == 1
+        assert api.call("cairn.journal.v1.Journal/Stat").head.position == answer.cursor.position
+        for service in ("", "cairn.journal.v1.Journal"):
+            assert api.call("grpc.health.v1.Health/Check", service=service).status == 1
+
+
+def test_grpcurl_reads_the_journal(cairnd, journal):
+    journal.append(to_stream("s", event("Added", b"hello")))
+    try:
+        grpcurl = tools.grpcurl()
+    except Exception as missing:  # no Go, or no module proxy
+        pytest.skip("grpcurl: %s" % missing)
+    done = subprocess.run([grpcurl, "-plaintext", "-d", '{"stream": "s"}', "127.0.0.1:%d" % cairnd.port,
+                           "cairn.journal.v1.Journal/Read"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    (response,) = [json.loads(done.stdout)]
+    assert response["entries"][0]["body"]["data"] == "aGVsbG8=" and response["end"] is True
+    assert response["entries"][0]["header"]["kind"] == "KIND_EVENT"
+
+
+def test_a_full_disk_refuses_appends_until_there_is_room(lab):
+    """RESOURCE_EXHAUSTED is known not to be written; reads go on, and appends when there is room again."""
+    folder = lab.folder / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True,
+                             text=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted: %s" % mounted.stderr.strip())
+    try:
+        ballast = folder / "ballast"
+        ballast.write_bytes(bytes(4 << 20))
+        cairnd = lab.cairnd(storage="file:%s" % (folder / "data"))
+        journal = Journal(cairnd.port)
+        written, refused = 0, None
+        while not refused:
+            try:
+                written = journal.append(to_stream("s", event(data=b"x" * 500000))).cursor.position
+                assert written < 100, "the disk is never full"
+            except Refused as e:
+                refused = e
+        assert refused.code == "RESOURCE_EXHAUSTED" and refused.refusal.code == 8, str(refused)
+        assert len(journal.read(stream="s")) == written
+        assert journal.stat().head.position == written
+        ballast.unlink()
+        assert journal.append(to_stream("s", event(data=b"y" * 500000))).first_position == written
+        cairnd.kill()
+        cairnd.start()
+        cairnd.ready()
+        assert len(check_whole(Journal(cairnd.port).read())) == written + 1
+        assert cairnd.terminate() == 0
+    finally:
+        lab.close()
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_sigterm_ends_subscriptions_and_append_streams(cairnd, journal):
