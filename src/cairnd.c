@@ -38,6 +38,7 @@ struct conf {
 	const char *storage;
 	int64_t workers;
 	int64_t readers;
+	int64_t not_before_wait_ms;
 	int64_t drain_ms;
 	bool insecure;
 	const char *log_level;
@@ -55,6 +56,9 @@ static const struct setting rows[] = {
 	 .min = 0, .max = WORKERS_MAX, .help = "Threads that serve connections; 0: one for each processor."},
 	{.name = "readers", .type = SETTING_INT, .offset = offsetof(struct conf, readers), .fallback = "2",
 	 .min = 1, .max = WORKERS_MAX, .help = "Threads that read storage."},
+	{.name = "not-before-wait", .type = SETTING_TIME, .offset = offsetof(struct conf, not_before_wait_ms),
+	 .fallback = "5s", .min = 1, .max = 3600000,
+	 .help = "How long a read waits for the position it must not be before."},
 	{.name = "drain", .type = SETTING_TIME, .offset = offsetof(struct conf, drain_ms), .fallback = "10s",
 	 .min = 1, .max = 3600000, .help = "How long open calls may go on after SIGTERM."},
 	{.name = "insecure", .type = SETTING_BOOL, .offset = offsetof(struct conf, insecure),
@@ -225,6 +229,7 @@ static enum err_code app_open(struct app *app, struct err *err)
 		/* A port that is not known yet would only mislead whoever reads it in the lock file. */
 		.address = port_is_any(app->conf.listen) ? NULL : app->conf.listen,
 		.reader_threads = (unsigned)app->conf.readers,
+		.not_before_wait_ms = app->conf.not_before_wait_ms,
 		.threads = true,
 	};
 	struct grpc_server_config server = {.listen = app->conf.listen};

@@ -276,12 +276,14 @@ def test_not_before_waits_for_what_it_names(cairnd, journal):
     other.close()
 
 
-def test_not_before_gives_up_after_a_while(journal):
+def test_not_before_gives_up_after_a_while(lab):
+    journal = Journal(lab.cairnd(storage="memory", options=["--not-before-wait", "200ms"]).port)
     at = journal.append(to_stream("s", event())).cursor
     assert len(journal.read(stream="s", not_before=at)) == 1
     at.position += 1
     for ask in (lambda: journal.read(stream="s", not_before=at), lambda: journal.load("s", not_before=at),
-                lambda: journal.stat(not_before=at)):
+                lambda: journal.stat(not_before=at), lambda: journal.list_streams(not_before=at),
+                lambda: journal.subscribe(not_before=at).next()):
         with pytest.raises(Refused) as refused:
             ask()
         assert refused.value.code == "UNAVAILABLE"
