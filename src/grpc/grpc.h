@@ -270,7 +270,8 @@ struct grpc_channel *grpc_channel_new(struct loop *loop, const struct grpc_chann
 						       enum grpc_channel_state state,
 						       const struct err *why, void *arg),
 				      void *arg);
-void grpc_channel_free(struct grpc_channel *ch); /* calls still open end with CANCELLED first */
+/* Calls still open end with CANCELLED first, before this returns: the one function that calls back. */
+void grpc_channel_free(struct grpc_channel *ch);
 void grpc_channel_connect(struct grpc_channel *ch); /* now, without waiting for a call */
 enum grpc_channel_state grpc_channel_state(const struct grpc_channel *ch);
 
