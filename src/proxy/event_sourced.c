@@ -54,8 +54,9 @@ struct event_sourced {
 	/* the function's stream */
 	bool open; /* there is one, and our side of it is open */
 	bool init_sent;
-	bool reopen; /* CLOSING: activate again at its end, even if nobody waits */
-	bool retire; /* passivate as soon as idle */
+	bool reopen;    /* CLOSING: activate again at its end, even if nobody waits */
+	bool restarted; /* LOADING: it was, so nobody need wait for it */
+	bool retire;    /* passivate as soon as idle */
 	int64_t next_id;
 
 	uint64_t sequence;
@@ -213,6 +214,7 @@ static void activate(struct event_sourced *es)
 	must(!es->open && !es->current);
 	es->state = LOADING;
 	es->init_sent = false;
+	es->restarted = es->reopen;
 	es->reopen = false;
 	es->config.host->load(es->config.host_arg);
 }
@@ -604,6 +606,10 @@ static bool withdraw(struct entity *e, struct entity_command *c)
 	must(list_linked(&c->node));
 	list_remove(&c->node);
 	es->waiting_count--;
+	if (es->state == LOADING && !es->init_sent && !es->restarted && !es->waiting_count) {
+		es->config.host->load_cancel(es->config.host_arg); /* nobody asks for it any more */
+		rest(es);
+	}
 	return true;
 }
 

@@ -209,10 +209,11 @@ static void withdraw(struct world *w, size_t i)
 {
 	if (i >= w->used || w->fates[i] != GIVEN)
 		return;
-	if (w->e->ops->withdraw(w->e, &w->commands[i])) {
+	w->fates[i] = OVER;
+	if (w->e->ops->withdraw(w->e, &w->commands[i]))
 		must(w->outstanding != (int)i);
-		w->fates[i] = OVER;
-	}
+	else
+		w->fates[i] = GIVEN;
 }
 
 static void give_record(struct world *w, bool snapshot)

@@ -125,6 +125,15 @@ Test(event_sourced, withdraws_a_waiting_command_but_not_a_sent_one)
 	rig_expect(R, "answer a 1");
 }
 
+Test(event_sourced, opens_no_stream_when_nobody_asks_for_it_any_more)
+{
+	struct entity_command *a = rig_command(R, "a"), *b = rig_command(R, "b");
+	cr_assert(R->e->ops->withdraw(R->e, a));
+	rig_expect(R, "load");
+	cr_assert(R->e->ops->withdraw(R->e, b));
+	rig_expect(R, "load-cancel; gone");
+}
+
 /* --- rule 3: events before the reply
  * ------------------------------------------------------------------------ */
 
