@@ -144,6 +144,12 @@ class Lab:
         return self.function("sample", [sys.executable, "-B",
                                         protos.SOURCE / "contrib" / "samples" / "shopping-cart" / "cart.py"])
 
+    def python_sdk_cart(self):
+        """The sample's cart on the protocol's own Python SDK."""
+        sample = protos.SOURCE / "contrib" / "samples" / "shopping-cart"
+        return self.function("python-sdk-cart", [
+            tools.python_sdk(), "-B", protos.HERE / "python_sdk" / "cart.py", sample, protos.PROTO])
+
     def recorder(self, function=None, **options):
         """A recorder in front of a function (or, with `spec`, in its place), closed at the end."""
         behind = ("127.0.0.1", function.port) if function else None

@@ -15,7 +15,8 @@ import tempfile
 
 SOURCE = pathlib.Path(os.environ.get("CAIRN_SRCDIR", pathlib.Path(__file__).resolve().parents[2]))
 PROTO = SOURCE / "proto"
-DATA = pathlib.Path(__file__).resolve().parent / "data"
+HERE = pathlib.Path(__file__).resolve().parent
+DATA = HERE / "data"
 
 _folder = pathlib.Path(tempfile.mkdtemp(prefix="cairn-protos-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)

@@ -91,6 +91,39 @@ def go_models():
     return _go_function("models", ".", HERE / "go" / "main.go")
 
 
+PYTHON_SDK = "cloudstate==0.1.1"
+
+
+def _python38():
+    found = shutil.which("python3.8")
+    if found and subprocess.run([found, "-c", "import venv"], capture_output=True).returncode == 0:
+        return found
+    for folder in sorted(pathlib.Path.home().glob(".pyenv/versions/3.8*")):
+        if (folder / "bin" / "python").exists():
+            return folder / "bin" / "python"
+    pytest.skip("Python 3.8 is neither on PATH nor under pyenv: the Python SDK 0.1.1 runs on no other")
+
+
+def python_sdk():
+    """A Python 3.8 that has the protocol's own Python SDK."""
+    python = _python38()
+    folder = tools_dir() / "cloudstate-python-0.1.1"
+    with _Once(folder):
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            for arguments in ([python, "-m", "venv", folder],
+                              [folder / "bin" / "pip", "install", "-q", "setuptools<60"],
+                              [folder / "bin" / "pip", "install", "-q", PYTHON_SDK]):
+                done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
+                if done.returncode != 0:
+                    if re.search(r"NewConnectionError|No matching distribution|Max retries", done.stderr):
+                        pytest.skip("the Python package index cannot be reached: %s"
+                                    % done.stderr.strip().splitlines()[-1])
+                    raise AssertionError("%s:\n%s" % (arguments, done.stderr))
+            (folder / "ready").touch()
+    return folder / "bin" / "python"
+
+
 def grpcurl():
     folder = tools_dir() / "grpcurl-v1.9.4"
     program = folder / "grpcurl"
