@@ -13,6 +13,12 @@
 #include "base/must.h"
 #include "storage/file/file.h"
 
+/* A stream as of now, from index and tables. */
+struct file_stream {
+	bool exists;
+	uint64_t sequence, records, first_position, last_position;
+};
+
 /* What one table adds to a stream. */
 struct part {
 	uint64_t table_first;
@@ -28,34 +34,32 @@ static struct part part_of(const struct recent *table, struct span name)
 			     entry_position(list->entries[list->n - 1])};
 }
 
-enum err_code file_stream_get(struct file_store *s, struct index_view *view, struct span name,
-			      struct file_stream *ret, struct err *err)
+/* What the tables have of a stream. The caller has the lock. */
+static void parts_take(const struct file_store *s, struct span name, struct part parts[2])
 {
-	struct part parts[2];
-	must(pthread_rwlock_rdlock(&s->lock) == 0);
 	parts[0] = part_of(s->moving, name);
 	parts[1] = part_of(s->filling, name);
-	must(pthread_rwlock_unlock(&s->lock) == 0);
+}
 
+/* What the index has of it (view NULL: nothing), as of a view that was begun after the parts were taken. */
+static enum err_code combine(struct index_view *view, struct span name, const struct part parts[2],
+			     struct file_stream *ret, struct err *err)
+{
 	struct file_stream stream = {0};
 	uint64_t below = 0, number = 0;
 	if (view) {
 		struct index_fact fact = {0};
-		enum err_code code = file_index_view_begin(view, err);
-		if (code)
-			return code;
 		below = file_index_view_below(view);
-		code = file_index_number(view, INDEX_STREAM, name, &number, err);
+		enum err_code code = file_index_number(view, INDEX_STREAM, name, &number, err);
 		if (!code)
 			code = file_index_fact(view, number, &fact, err);
-		file_index_view_end(view);
 		if (code && code != ERR_NOT_FOUND)
 			return code;
 		if (!code)
 			stream = (struct file_stream){true, fact.sequence, fact.records, number,
 						      fact.last_position};
 	}
-	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+	for (size_t i = 0; i < 2; i++) {
 		const struct part *part = &parts[i];
 		if (part->records == 0 || part->table_first < below)
 			continue;
@@ -69,6 +73,22 @@ enum err_code file_stream_get(struct file_store *s, struct index_view *view, str
 	}
 	*ret = stream;
 	return ERR_OK;
+}
+
+static enum err_code stream_get(struct file_store *s, struct index_view *view, struct span name,
+				struct file_stream *ret, struct err *err)
+{
+	struct part parts[2];
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	parts_take(s, name, parts);
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	enum err_code code = view ? file_index_view_begin(view, err) : ERR_OK;
+	if (code)
+		return code;
+	code = combine(view, name, parts, ret, err);
+	if (view)
+		file_index_view_end(view);
+	return code;
 }
 
 /* --- the facts of the streams used last ------------------------------------------------------------------
@@ -124,22 +144,67 @@ void file_facts_update(struct file_store *s, const struct storage_record *record
 		fact->sequence = record->sequence;
 }
 
-static enum err_code lookup_stream(struct file_store *s, struct storage_stream_fact *ret, struct err *err)
+static void fact_give(const struct file_fact *fact, struct storage_stream_fact *ret)
 {
-	struct file_fact *fact = fact_get(s, ret->name);
-	if (!fact) {
-		struct file_stream stream;
-		enum err_code code = file_stream_get(s, s->view, ret->name, &stream, err);
-		if (code)
-			return code;
-		fact = mem_xalloc(sizeof(*fact));
-		*fact = (struct file_fact){stream.sequence, stream.records};
-		fact_put(s, ret->name, fact);
-	}
 	ret->exists = fact->records > 0;
 	ret->sequence = fact->sequence;
 	ret->live_records = fact->records;
-	return ERR_OK;
+}
+
+/* A stream that the facts do not have, and what the tables have of it. */
+struct missing {
+	size_t index;
+	struct part parts[2];
+};
+
+/* Facts of many streams: each of the two places is asked once for all. */
+static enum err_code lookup_missing(struct file_store *s, struct storage_stream_fact *streams,
+				    struct missing *missing, size_t count, struct err *err)
+{
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	for (size_t i = 0; i < count; i++)
+		parts_take(s, streams[missing[i].index].name, missing[i].parts);
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	enum err_code code = s->view ? file_index_view_begin(s->view, err) : ERR_OK;
+	if (code)
+		return code;
+	for (size_t i = 0; i < count && !code; i++) {
+		struct storage_stream_fact *out = &streams[missing[i].index];
+		struct file_stream stream;
+		struct file_fact *fact = fact_get(s, out->name); /* asked for twice */
+		if (!fact) {
+			code = combine(s->view, out->name, missing[i].parts, &stream, err);
+			if (code)
+				break;
+			fact = mem_xalloc(sizeof(*fact));
+			*fact = (struct file_fact){stream.sequence, stream.records};
+			fact_put(s, out->name, fact);
+		}
+		fact_give(fact, out);
+	}
+	if (s->view)
+		file_index_view_end(s->view);
+	return code;
+}
+
+static enum err_code lookup_streams(struct file_store *s, struct storage_stream_fact *streams, size_t count,
+				    struct arena *a, struct err *err)
+{
+	struct missing *missing = NULL;
+	size_t n = 0;
+	for (size_t i = 0; i < count; i++) {
+		const struct file_fact *fact = fact_get(s, streams[i].name);
+		if (fact) {
+			fact_give(fact, &streams[i]);
+			continue;
+		}
+		if (!missing)
+			missing = arena_alloc(a, (count - i) * sizeof(*missing));
+		if (!missing)
+			return err_set(err, ERR_LIMIT, "no room for a look-up of %zu streams", count);
+		missing[n++].index = i;
+	}
+	return n ? lookup_missing(s, streams, missing, n, err) : ERR_OK;
 }
 
 /* Everything about an id but where it is stands in the record itself. */
@@ -223,9 +288,7 @@ enum err_code file_lookup(struct storage *storage, struct storage_stream_fact *s
 			  struct err *err)
 {
 	struct file_store *s = file_store_of(storage);
-	enum err_code code = ERR_OK;
-	for (size_t i = 0; i < stream_count && !code; i++)
-		code = lookup_stream(s, &streams[i], err);
+	enum err_code code = lookup_streams(s, streams, stream_count, a, err);
 	if (!code && id_count > 0)
 		code = lookup_ids(s, ids, id_count, a, err);
 	if (!code)
@@ -302,7 +365,7 @@ static enum err_code stream_info(struct file_reader *reader, struct span name,
 				 struct storage_stream_info *ret, bool *ret_exists, struct err *err)
 {
 	struct file_stream stream;
-	enum err_code code = file_stream_get(reader->store, reader->view, name, &stream, err);
+	enum err_code code = stream_get(reader->store, reader->view, name, &stream, err);
 	if (code)
 		return code;
 	*ret_exists = stream.exists;

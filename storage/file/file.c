@@ -130,12 +130,13 @@ static void file_close(struct storage *storage)
 	struct file_store *s = file_store_of(storage);
 	file_indexer_stop(s);
 	if (!s->read_only) {
-		struct err err = {0};
-		enum err_code code = file_index_now(storage, &err);
+		struct err err = {0}, mark_err = {0};
+		if (file_index_now(storage, &err))
+			log_warn("the index lags behind the log, the next start reads on", LOG_ERR(&err));
 		/* A mark of a clean stop says that the log is as it was written; after a failure it is not
 		 * known, and the next start looks. */
-		if (!s->failed.code && file_put_clean(s, &err) && !code)
-			log_warn("the next start recovers as after a crash", LOG_ERR(&err));
+		if (!s->failed.code && file_put_clean(s, &mark_err))
+			log_warn("the next start recovers as after a crash", LOG_ERR(&mark_err));
 	}
 	store_free(s);
 }

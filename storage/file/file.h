@@ -118,13 +118,6 @@ enum err_code file_put_clean(struct file_store *s, struct err *err);
 storage_lookup_fn file_lookup;
 storage_list_fn file_list;
 storage_stat_fn file_stat;
-struct file_stream {
-	bool exists;
-	uint64_t sequence, records, first_position, last_position;
-};
-/* A stream as of now, from index and tables. */
-enum err_code file_stream_get(struct file_store *s, struct index_view *view, struct span name,
-			      struct file_stream *ret, struct err *err);
 /* Keeps the facts of the streams written last true. */
 void file_facts_update(struct file_store *s, const struct storage_record *record);
 void file_facts_release(struct file_store *s);

@@ -7,10 +7,15 @@
 
 #include "storage/file/index_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 
 #include "base/mem.h"
 #include "base/must.h"
+
+/* With less than this a disk is full. */
+#define LEAST_ROOM_BYTES (1 * MIB)
 
 /* One list of the table and its number in the index. */
 struct item {
@@ -273,6 +278,14 @@ static int write_all(struct index *index, const struct recent *recent, const str
 	return r;
 }
 
+static bool disk_is_full(const struct index *index)
+{
+	const char *path;
+	struct statvfs fs;
+	return mdb_env_get_path(index->env, &path) == 0 && statvfs(path, &fs) == 0 &&
+	       fs.f_bavail < LEAST_ROOM_BYTES / fs.f_frsize;
+}
+
 enum err_code file_index_write(struct index *index, const struct recent *recent,
 			       const struct index_mark *mark, const struct segment *segment, struct err *err)
 {
@@ -288,5 +301,8 @@ enum err_code file_index_write(struct index *index, const struct recent *recent,
 		index->map_bytes *= 2;
 		r = write_all(index, recent, mark, segment);
 	}
+	/* LMDB takes a write that was cut short for want of room for a failure of the disk. */
+	if (r == EIO && disk_is_full(index))
+		r = ENOSPC;
 	return r ? file_index_fail(err, r, "write") : ERR_OK;
 }

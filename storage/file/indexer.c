@@ -75,10 +75,8 @@ static enum err_code move_one(struct file_store *s, struct err *err)
 		return ERR_OK;
 	struct mono_time begun = clock_mono(s->clock);
 	enum err_code code = file_index_table(s, table, err);
-	if (code) {
-		log_warn("the index could not be written, will be tried again", LOG_ERR(err));
+	if (code)
 		return code;
-	}
 	metric_observe_us(METRIC_FILE_INDEX_SECONDS, mono_since_us(clock_mono(s->clock), begun));
 	metric_add(METRIC_FILE_INDEXED, (int64_t)table->n);
 	drop_table(s);
@@ -93,7 +91,8 @@ enum err_code file_index_now(struct storage *storage, struct err *err)
 	return code ? code : move_one(s, err);
 }
 
-/* Waits to be woken, or for the time to pass; false when it is to stop. */
+/* Waits to be woken, or for the time to pass; false when it is to stop. After a failure only time wakes it:
+ * whoever waits is told of the failure meanwhile. */
 static bool wait_for_work(struct file_store *s)
 {
 	struct timespec until;
@@ -102,7 +101,7 @@ static bool wait_for_work(struct file_store *s)
 	until.tv_sec += FILE_INDEX_EVERY_MS / 1000 + until.tv_nsec / 1000000000L;
 	until.tv_nsec %= 1000000000L;
 	must(pthread_mutex_lock(&s->indexer_lock) == 0);
-	while (!s->indexer_asked && !s->indexer_stop)
+	while ((!s->indexer_asked || s->indexer_err.code) && !s->indexer_stop)
 		if (pthread_cond_timedwait(&s->indexer_wake, &s->indexer_lock, &until) == ETIMEDOUT)
 			break;
 	s->indexer_asked = false;
@@ -118,6 +117,10 @@ static void *indexer_main(void *arg)
 		struct err err = {0};
 		move_one(s, &err);
 		must(pthread_mutex_lock(&s->indexer_lock) == 0);
+		if (err.code && !s->indexer_err.code)
+			log_warn("the index could not be written, will be tried again", LOG_ERR(&err));
+		else if (!err.code && s->indexer_err.code)
+			log_info("the index can be written again", LOG_STR("index", s->index_dir));
 		s->indexer_err = err;
 		must(pthread_cond_broadcast(&s->indexer_done) == 0);
 		must(pthread_mutex_unlock(&s->indexer_lock) == 0);
@@ -170,7 +173,6 @@ enum err_code file_indexer_keep_up(struct file_store *s, struct err *err)
 	must(pthread_cond_signal(&s->indexer_wake) == 0);
 	if (late) {
 		metric_add(METRIC_FILE_INDEX_WAITS, 1);
-		s->indexer_err = (struct err){0};
 		while (still_moving(s) && !s->indexer_err.code)
 			pthread_cond_wait(&s->indexer_done, &s->indexer_lock);
 		code = s->indexer_err.code;

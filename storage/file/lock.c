@@ -22,8 +22,9 @@ static enum err_code taken(const struct file_store *s, int fd, struct err *err)
 	text[n] = '\0';
 	if (sscanf(text, "pid %ld\naddress %500s", &pid, address) < 1)
 		return err_set(err, ERR_CONFLICT, "%s is in use by another process", s->dir);
+	bool serves = address[0] && strcmp(address, "-") != 0;
 	return err_set(err, ERR_CONFLICT, "%s is in use by process %ld%s%s: use that one, or stop it first",
-		       s->dir, pid, address[0] ? ", which serves " : "", address);
+		       s->dir, pid, serves ? ", which serves " : "", serves ? address : "");
 }
 
 enum err_code file_lock(struct file_store *s, const char *address, struct err *err)

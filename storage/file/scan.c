@@ -59,9 +59,10 @@ static enum err_code scan_bytes(struct scan *scan, uint64_t offset, size_t n, st
 			mem_free(path);
 			return ERR_IO;
 		}
+		if (got < want)
+			return err_set(err, ERR_IO, "a segment of %s shrinks while it is read", scan->s->dir);
 		scan->at = offset;
 		scan->n = got;
-		n = got < n ? got : n;
 	}
 	*ret = span_of(scan->bytes + (offset - scan->at), n);
 	return ERR_OK;
