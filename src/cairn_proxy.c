@@ -11,11 +11,13 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/settings.h"
+#include "base/text.h"
 #include "grpc/grpc.h"
 #include "proxy/proxy.h"
 
 #define EXIT_FINDING 1
 #define EXIT_USAGE 2
+#define NAMESPACE_MAX_BYTES 200 /* leaves 300 for persistence id and entity id */
 
 struct conf {
 	const char *host, *function_host, *journal, *name_space, *metrics_host, *protocol_check, *log_level,
@@ -295,6 +297,14 @@ static void run(struct app *app)
 		mem_free(addresses[i]);
 }
 
+/* It stands before every stream's name, whose part before the first | is its category. */
+static bool check_namespace(const char *name)
+{
+	struct span s = span_str(name);
+	return s.n <= NAMESPACE_MAX_BYTES && utf8_valid_no_controls(s) && span_find(s, '|') == s.n &&
+	       !span_starts(s, SPAN("$"));
+}
+
 int main(int argc, char *argv[])
 {
 	extern char **environ;
@@ -308,6 +318,15 @@ int main(int argc, char *argv[])
 		sizeof rows / sizeof rows[0], argc, argv, environ, &app.conf, &settings, &rest, &quit, &err);
 	if (code) {
 		fprintf(stderr, "cairn-proxy: %s\n", err.text);
+		return EXIT_USAGE;
+	}
+	if (!quit && !check_namespace(app.conf.name_space)) {
+		fprintf(stderr,
+			"cairn-proxy: --namespace \"%s\" cannot begin the names of journal streams: it must "
+			"be "
+			"UTF-8 of at most 200 bytes without control characters and |, and not begin with $\n",
+			app.conf.name_space);
+		settings_free(settings);
 		return EXIT_USAGE;
 	}
 	if (!quit && rest < argc) {

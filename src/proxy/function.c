@@ -22,7 +22,7 @@ struct function {
 	struct loop_timer *timer;
 	struct question *question; /* the discover under way */
 	struct task drop;          /* renews the channel outside of its callbacks */
-	bool drop_posted, quiet, accepted, connected;
+	bool drop_posted, quiet, accepted, connected, told;
 	unsigned reports;
 };
 
@@ -56,6 +56,7 @@ static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, con
 		return;
 	if (state == GRPC_CHANNEL_READY && !f->connected) {
 		f->connected = true;
+		f->told = false;
 		log_info("function connected", LOG_STR("target", f->config.target));
 		discovery_connected(f->discovery);
 	} else if (state != GRPC_CHANNEL_READY && f->connected) {
@@ -63,9 +64,10 @@ static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, con
 		log_info("function's connection closed", LOG_STR("target", f->config.target),
 			 LOG_STR("error", why ? why->text : ""));
 		discovery_lost(f->discovery);
-	} else if (state == GRPC_CHANNEL_FAILED) {
-		log_debug("function not reached", LOG_STR("target", f->config.target),
-			  LOG_STR("error", why ? why->text : ""));
+	} else if (state == GRPC_CHANNEL_FAILED && !f->told) {
+		f->told = true; /* once, until it was reached */
+		log_warn("function not reached, trying again", LOG_STR("target", f->config.target),
+			 LOG_STR("error", why ? why->text : ""));
 	}
 	if (state == GRPC_CHANNEL_IDLE && (!f->accepted || (why && why->code)))
 		grpc_channel_connect(f->channel);

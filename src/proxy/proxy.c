@@ -42,7 +42,7 @@ struct proxy {
 	bool bound;
 
 	struct loop_timer *probe;
-	bool probing, journal_there;
+	bool probing, journal_there, journal_told;
 
 	struct loop_timer *grace;
 	void (*drained)(void *arg, bool clean);
@@ -53,13 +53,14 @@ struct proxy {
 
 static void set_journal(struct proxy *p, bool there, struct span why)
 {
-	if (there == p->journal_there)
+	if (p->journal_told && there == p->journal_there)
 		return;
+	p->journal_told = true;
 	p->journal_there = there;
 	if (there)
 		log_info("journal reached", LOG_STR("target", p->config.journal));
 	else
-		log_warn("journal lost: commands are answered with UNAVAILABLE",
+		log_warn("journal not reached: commands are answered with UNAVAILABLE",
 			 LOG_STR("target", p->config.journal), LOG_SPAN("error", why));
 }
 

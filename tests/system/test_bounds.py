@@ -1,7 +1,14 @@
 """What bounds a proxy: entities in memory, commands that wait, sizes, time, a journal that comes and goes."""
 
+import subprocess
+import types
+
+import pytest
+
 import harness
 import model
+import ports
+import tools
 from entity import effect
 from journal_client import Journal, event, rec, to_stream
 from model import happened, request, response
@@ -147,6 +154,20 @@ def test_a_namespace_stands_before_every_stream(lab):
     answer.result()
     streams = Journal(stage.journal.port).list_streams()
     assert [s.name for s in streams.streams] == ["shop/eu/model|e"]
+
+
+@pytest.mark.parametrize("name", ["a|b", "$a", "a\nb", "x" * 201])
+def test_a_namespace_that_no_stream_can_begin_with(name):
+    done = subprocess.run([tools.program("cairn-proxy"), "--namespace", name], capture_output=True, text=True,
+                          timeout=harness.PATIENCE)
+    assert done.returncode == 2
+    assert "--namespace" in done.stderr and "must be" in done.stderr
+
+
+def test_it_says_once_who_is_not_there(lab):
+    proxy = lab.proxy(types.SimpleNamespace(port=ports.free_port()), ports.free_port(), wait=False)
+    proxy.wait_text("journal not reached")
+    proxy.wait_text("function not reached")
 
 
 def test_records_of_another_kind_are_not_replayed(lab):
