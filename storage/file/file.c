@@ -17,6 +17,7 @@ const struct file_options file_options_default = {
 	.segment_bytes = FILE_SEGMENT_BYTES,
 	.recent_bytes = LIMIT_FILE_RECENT_BYTES,
 	.recent_records = LIMIT_FILE_RECENT_RECORDS,
+	.index_map_bytes = (size_t)16 << 30,
 };
 
 /* The directory, made if it is missing, together with its entry in its parent. */

@@ -13,8 +13,6 @@
 #include "base/mem.h"
 #include "base/must.h"
 
-/* Address space, not memory; doubled when it is full. */
-#define MAP_FIRST_BYTES ((size_t)16 << 30)
 #define MAX_READERS 512
 
 enum err_code file_index_fail(struct err *err, int r, const char *what)
@@ -57,14 +55,15 @@ static int open_databases(struct index *index, bool read_only)
 	return mdb_txn_commit(txn);
 }
 
-enum err_code file_index_open(const char *dir, bool read_only, struct index **ret, struct err *err)
+enum err_code file_index_open(const char *dir, size_t map_bytes, bool read_only, struct index **ret,
+			      struct err *err)
 {
 	must(dir);
 	if (!read_only && mkdir(dir, 0750) < 0 && errno != EEXIST)
 		return err_set_errno(err, ERR_IO, errno, "cannot make %s", dir);
 	struct index *index = mem_xalloc(sizeof(*index));
 	must(pthread_rwlock_init(&index->map_lock, NULL) == 0);
-	index->map_bytes = MAP_FIRST_BYTES;
+	index->map_bytes = map_bytes;
 	unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (read_only ? MDB_RDONLY : 0);
 	int r = mdb_env_create(&index->env);
 	if (!r)

@@ -37,8 +37,10 @@ struct index_mark {
 	uint64_t segment, frame_offset; /* where its frame was: a hint */
 };
 
-/* Opens or makes the index in the directory. ERR_CORRUPT when what is there cannot be used. */
-enum err_code file_index_open(const char *dir, bool read_only, struct index **ret, struct err *err);
+/* Opens or makes the index in the directory. map_bytes is address space, not memory, and is doubled when it
+ * is full. ERR_CORRUPT when what is there cannot be used. */
+enum err_code file_index_open(const char *dir, size_t map_bytes, bool read_only, struct index **ret,
+			      struct err *err);
 void file_index_close(struct index *index); /* NULL is fine */
 /* Deletes its files; the index is closed. */
 enum err_code file_index_delete(const char *dir, struct err *err);

@@ -191,7 +191,7 @@ static enum err_code remake_index(struct file_store *s, const char *why, struct 
 	metric_add(METRIC_FILE_INDEX_REMADE, 1);
 	enum err_code code = file_index_delete(s->index_dir, err);
 	if (!code)
-		code = file_index_open(s->index_dir, false, &s->index, err);
+		code = file_index_open(s->index_dir, s->options.index_map_bytes, false, &s->index, err);
 	if (!code)
 		code = file_index_view_new(s->index, &s->view, err);
 	return code;
@@ -201,7 +201,8 @@ static enum err_code open_index(struct recovery *r, struct err *err)
 {
 	struct file_store *s = r->s;
 	struct err why = {0};
-	enum err_code code = file_index_open(s->index_dir, s->read_only, &s->index, &why);
+	enum err_code code =
+		file_index_open(s->index_dir, s->options.index_map_bytes, s->read_only, &s->index, &why);
 	if (!code)
 		code = file_index_view_new(s->index, &s->view, &why);
 	if (!code) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/endian.h"
 #include "base/log.h"
 
 void rig_init(struct rig *r)
@@ -42,7 +43,7 @@ enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *st
 				   .data = SPAN("data"),
 				   .last_of_append = true};
 	fresh.id[0] = 1;
-	fresh.id[15] = ++r->last_id;
+	put_be32(fresh.id + 12, ++r->last_id);
 	storage_head(s, &head);
 	buf_init(&bytes, LIMIT_RECORD_BYTES);
 	cr_assert_eq(record_encode(&bytes, &fresh, &place, &r->err), ERR_OK);

@@ -12,7 +12,7 @@
 struct rig {
 	char dir[64];
 	struct err err;
-	uint8_t last_id;
+	uint32_t last_id;
 };
 
 void rig_init(struct rig *r); /* quiet, with an empty directory */

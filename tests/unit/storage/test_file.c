@@ -180,6 +180,48 @@ Test(file, start_after_a_clean_stop_does_not_depend_on_the_logs_length)
 		      (unsigned long long)read[0]);
 }
 
+/* The index outgrows its address space while a reader has a view of it. */
+Test(file, the_index_grows_under_its_readers)
+{
+	struct rig rig;
+	struct storage *s;
+	struct storage_reader *r;
+	struct file_options options = file_options_default;
+	options.index_map_bytes = 256 * KIB;
+	options.index_by_hand = true;
+	rig_init(&rig);
+	struct storage_config config = {.location = span_str(rig.dir), .clock = &clock_system};
+	cr_assert_eq(file_open_with(&config, &options, &s, &rig.err), ERR_OK, "%s", rig.err.text);
+	cr_assert_eq(storage_reader_open(s, &r, &rig.err), ERR_OK);
+	char name[LIMIT_STREAM_NAME_BYTES + 1];
+	memset(name, 'n', sizeof(name));
+	name[LIMIT_STREAM_NAME_BYTES] = '\0';
+	struct arena a;
+	struct storage_stream_info info;
+	bool exists;
+	arena_init(&a, 8 * MIB);
+	for (int i = 0; i < 2000; i++) {
+		name[0] = (char)('a' + i % 26);
+		name[1] = (char)('a' + i / 26 % 26);
+		name[2] = (char)('a' + i / 676);
+		cr_assert_eq(rig_append(&rig, s, name, 1), STORAGE_OK, "%s", rig.err.text);
+		if (i % 100 == 99) {
+			cr_assert_eq(file_index_now(s, &rig.err), ERR_OK, "%s", rig.err.text);
+			cr_assert_eq(storage_stat(r, span_str(name), &a, &info, &exists, &rig.err), ERR_OK);
+			cr_assert(exists);
+			cr_assert_eq(info.last_position, (uint64_t)i);
+		}
+	}
+	storage_reader_close(r);
+	storage_close(s);
+	/* And opens again with less than it has. */
+	cr_assert_eq(file_open_with(&config, &options, &s, &rig.err), ERR_OK, "%s", rig.err.text);
+	cr_assert_eq(rig_count(&rig, s), 2000u);
+	storage_close(s);
+	arena_release(&a);
+	rig_release(&rig);
+}
+
 /* Many segments, few open files. */
 Test(file, keeps_a_bounded_number_of_segments_open)
 {
