@@ -18,6 +18,7 @@ import tools
 from ports import free_port
 from recorder import PATIENCE, Recorder
 
+SAMPLE = protos.SOURCE / "contrib" / "samples" / "shopping-cart"
 SCALE = float(os.environ.get("CAIRN_TEST_SCALE", "1"))
 
 
@@ -78,13 +79,13 @@ class Process:
     def text(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def wait_ready(self, condition, what):
+    def wait_ready(self, condition, what, timeout=None):
         """Wait until `condition()`; fail at once if the process ends instead."""
         def ready():
             assert self.alive(), "%s ended with %s instead of being ready:\n%s" % (
                 self.name, self.process.returncode, self.text())
             return condition()
-        eventually(ready, "%s %s; its output:\n%s" % (self.name, what, self.text()))
+        eventually(ready, "%s %s; its output:\n%s" % (self.name, what, self.text()), timeout)
         return self
 
     def wait_text(self, pattern, timeout=None):
@@ -125,12 +126,12 @@ class Lab:
 
     # --- functions
 
-    def function(self, name, argv, env=None):
+    def function(self, name, argv, env=None, timeout=None):
         """A user function: any program that takes HOST and PORT. Its port is `.port`."""
         port = free_port()
         process = self.run(name, argv, {"HOST": "127.0.0.1", "PORT": str(port), **(env or {})})
         process.port = port
-        process.ready = lambda: process.wait_ready(lambda: accepts(port), "listens on %d" % port)
+        process.ready = lambda: process.wait_ready(lambda: accepts(port), "listens on %d" % port, timeout)
         return process.ready()
 
     def go_cart(self):
@@ -141,14 +142,16 @@ class Lab:
 
     def sample(self):
         """Our own shopping cart."""
-        return self.function("sample", [sys.executable, "-B",
-                                        protos.SOURCE / "contrib" / "samples" / "shopping-cart" / "cart.py"])
+        return self.function("sample", [sys.executable, "-B", SAMPLE / "cart.py"])
 
     def python_sdk_cart(self):
         """The sample's cart on the protocol's own Python SDK."""
-        sample = protos.SOURCE / "contrib" / "samples" / "shopping-cart"
         return self.function("python-sdk-cart", [
-            tools.python_sdk(), "-B", protos.HERE / "python_sdk" / "cart.py", sample, protos.PROTO])
+            tools.python_sdk(), "-B", protos.HERE / "python_sdk" / "cart.py", SAMPLE, protos.PROTO])
+
+    def java_sdk_cart(self):
+        """The sample's cart on the protocol's own Java SDK; a snapshot every 3 events."""
+        return self.function("java-sdk-cart", tools.java_sdk_cart(SAMPLE), timeout=4 * PATIENCE)
 
     def recorder(self, function=None, **options):
         """A recorder in front of a function (or, with `spec`, in its place), closed at the end."""

@@ -3,6 +3,7 @@
 reason; where it is there and the build fails, the test fails."""
 
 import fcntl
+import hashlib
 import os
 import pathlib
 import re
@@ -122,6 +123,43 @@ def python_sdk():
                     raise AssertionError("%s:\n%s" % (arguments, done.stderr))
             (folder / "ready").touch()
     return folder / "bin" / "python"
+
+
+def _java():
+    for name in ("java", "javac", "mvn"):
+        if not shutil.which(name):
+            pytest.skip("%s is not on PATH: the Java SDK needs a JDK (8 to 17) and Maven" % name)
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    if not version or not 8 <= int(version[1]) <= 17:
+        pytest.skip("java is %s, the Java SDK runs on 8 to 17" % said.splitlines()[0])
+    return "java"
+
+
+def java_sdk_cart(sample):
+    """The command that runs java_sdk/Cart.java, on the .proto files of the sample."""
+    java = _java()
+    sources = {HERE / "java_sdk" / "pom.xml": "pom.xml",
+               HERE / "java_sdk" / "Cart.java": "src/main/java/Cart.java",
+               sample / "shoppingcart.proto": "src/main/proto/shoppingcart.proto",
+               sample / "domain.proto": "src/main/proto/domain.proto"}
+    folder = tools_dir() / "cloudstate-java-support-0.5.2"
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    with _Once(folder):
+        ready = folder / "ready"
+        if not ready.exists() or ready.read_text() != digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            for path, name in sources.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(path.read_bytes())
+            done = subprocess.run(["mvn", "-q", "-B", "compile", "dependency:copy-dependencies",
+                                   "-DoutputDirectory=lib"], cwd=folder, capture_output=True, text=True)
+            if done.returncode != 0:
+                if re.search(r"Could not transfer|Unknown host|Connection refused|timed out", done.stdout):
+                    pytest.skip("Maven's repository cannot be reached")
+                raise AssertionError("mvn:\n%s%s" % (done.stdout, done.stderr))
+            ready.write_text(digest)
+    return [java, "-XX:TieredStopAtLevel=1", "-cp", "%s/target/classes:%s/lib/*" % (folder, folder), "Cart"]
 
 
 def grpcurl():
