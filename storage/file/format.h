@@ -65,7 +65,8 @@
  * What a start does. Frames are checked from the one that holds the index's mark (or from the first, if
  * the index does not fit) to the end of the last segment. The first bytes there that are not a valid
  * frame are what a crash left of the one frame that was being written, and are cut off, provided that
- *	a. they are in the last segment, which is not sealed;
+ *	a. they are in the last segment, which is not sealed (a seal of which only the trailer has come does
+ *	   not seal; but they do not begin before the offset that it names, for that had been synced);
  *	b. they lie behind the frame that holds the index's mark, and the clean mark is not there;
  *	c. no valid frame follows them;
  *	d. they are not more than one frame can have.

@@ -32,6 +32,8 @@ struct recovery {
 	/* The newest that the index had, to be used or not: nothing at or before it may be bad. */
 	bool marked;
 	struct index_mark mark;
+	/* Where a seal that has not come whole was to be, or 0; what is before it had been synced. */
+	uint64_t torn_seal;
 	/* The last segment's last whole frame. */
 	uint64_t last_frame;
 	size_t last_frame_bytes;
@@ -369,7 +371,7 @@ static enum err_code cut_tail(struct recovery *r, const char *wrong, struct err 
 		snprintf(what, sizeof(what), "%s, in a log that was closed cleanly", wrong);
 		return file_segment_corrupt(&s->segments, s->last, bad, what, err);
 	}
-	if (is_protected(r, bad)) {
+	if (is_protected(r, bad) || bad < r->torn_seal) {
 		snprintf(what, sizeof(what), "%s, and what was here has been synced before", wrong);
 		return file_segment_corrupt(&s->segments, s->last, bad, what, err);
 	}
@@ -420,9 +422,11 @@ static enum err_code scan_last(struct recovery *r, uint64_t size, uint64_t offse
 		}
 		r->last_frame = frame.offset;
 		r->last_frame_bytes = frame.whole.n;
-		code = take_frame(r, &frame, err);
+		/* The index is of durable records. Those before this frame had been synced before it was
+		 * written; this one, if it is the last, may be in the page cache only. */
+		code = keep_small(r, err);
 		if (!code)
-			code = keep_small(r, err);
+			code = take_frame(r, &frame, err);
 		if (code)
 			return code;
 	}
@@ -617,7 +621,7 @@ static enum err_code recover(struct recovery *r, struct err *err)
 	if (code)
 		return code;
 	uint64_t next = 0;
-	code = file_segment_load_seal(&s->segments, s->last, &next, err);
+	code = file_segment_load_seal(&s->segments, s->last, &next, &r->torn_seal, err);
 	if (code && code != ERR_NOT_FOUND)
 		return code;
 	s->last_sealed = code == ERR_OK;

@@ -147,8 +147,10 @@ static enum err_code take_places(const struct segments *s, struct segment *segme
 }
 
 enum err_code file_segment_load_seal(const struct segments *s, struct segment *segment, uint64_t *ret_next,
-				     struct err *err)
+				     uint64_t *ret_torn, struct err *err)
 {
+	if (ret_torn)
+		*ret_torn = 0;
 	uint8_t trailer[TRAILER_BYTES];
 	uint64_t offset;
 	size_t n;
@@ -179,8 +181,13 @@ enum err_code file_segment_load_seal(const struct segments *s, struct segment *s
 		const char *wrong = file_frame_check(span_of(frame, n), &at, &header);
 		if (!wrong && (header.kind != FRAME_SEAL || header.n + FRAME_HEADER_BYTES != length))
 			wrong = "a sealed segment does not end with its seal";
-		code = wrong ? file_segment_corrupt(s, segment, offset, wrong, err)
-			     : take_places(s, segment, frame, &header, offset, err);
+		if (wrong && ret_torn) {
+			*ret_torn = offset;
+			code = ERR_NOT_FOUND;
+		} else {
+			code = wrong ? file_segment_corrupt(s, segment, offset, wrong, err)
+				     : take_places(s, segment, frame, &header, offset, err);
+		}
 	}
 	mem_free(frame);
 	if (!code)
@@ -217,7 +224,7 @@ static enum err_code segment_open(struct segments *s, size_t i, struct err *err)
 	uint64_t next = 0;
 	enum err_code code = check_header(s, segment, err);
 	if (!code)
-		code = file_segment_load_seal(s, segment, &next, err);
+		code = file_segment_load_seal(s, segment, &next, NULL, err);
 	if (code == ERR_NOT_FOUND)
 		code = file_segment_corrupt(s, segment, SEGMENT_HEADER_BYTES,
 					    "the segment is followed by another and has no seal", err);

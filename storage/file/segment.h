@@ -61,9 +61,11 @@ enum err_code file_segment_corrupt(const struct segments *s, const struct segmen
 				   const char *what, struct err *err);
 
 /* Reads a sealed segment's seal: its places into segment->places, its end, and the position that the
- * next one begins with. ERR_NOT_FOUND (err untouched) when it is not sealed. */
+ * next one begins with. ERR_NOT_FOUND (err untouched) when it is not sealed. With ret_torn, for the last
+ * segment, that is so too when there is a trailer but not the whole seal: then *ret_torn is where the trailer
+ * says that the seal is, else 0. */
 enum err_code file_segment_load_seal(const struct segments *s, struct segment *segment, uint64_t *ret_next,
-				     struct err *err);
+				     uint64_t *ret_torn, struct err *err);
 
 /* The writer's: a record at offset, if it is PLACE_EVERY_BYTES behind the place before. */
 void file_segment_note(struct segment *segment, uint64_t position, uint64_t offset);

@@ -251,12 +251,17 @@ static void renamings_drop(struct simdisk *d)
 
 /* --- calls ---------------------------------------------------------------------------------------------- */
 
+static bool gone(const struct simdisk *d)
+{
+	return !d->paused && d->gone_at && d->calls >= d->gone_at;
+}
+
 static int enter(struct simdisk *d, enum simdisk_call call)
 {
 	if (d->paused)
 		return 0;
 	d->calls++;
-	if (d->gone_at && d->calls >= d->gone_at) {
+	if (gone(d)) {
 		d->failed = call;
 		return -EIO;
 	}
@@ -364,7 +369,8 @@ static int sim_fdatasync(void *arg, int fd)
 	struct simdisk *d = arg;
 	struct inode *inode = inode_of(d, fd);
 	int r = enter(d, SIM_FDATASYNC);
-	changes_sync(inode, !r);
+	if (!gone(d))
+		changes_sync(inode, !r);
 	return r;
 }
 

@@ -54,7 +54,8 @@ void simdisk_cut_all(struct simdisk *d);
 uint64_t simdisk_calls(const struct simdisk *d);
 /* The n-th call from now fails with the error once (0: none does). A write that fails has written a part. */
 void simdisk_fail_at(struct simdisk *d, uint64_t n, int error);
-/* From the n-th call on every call fails with EIO, as if the disk were gone (0: none does). */
+/* From the n-th call on every call fails with EIO, as if the disk were gone (0: none does). What was waiting
+ * for a sync goes on waiting: a cut of the power or the death of the process at this call comes next. */
 void simdisk_gone_at(struct simdisk *d, uint64_t n);
 /* While paused, calls are not counted and none fails. */
 void simdisk_pause(struct simdisk *d, bool on);

@@ -84,6 +84,64 @@ Test(sync, starts_that_are_cut_at_every_call_lose_nothing)
 	cr_assert_geq(rewritten, 40u);
 }
 
+/* A batch whose sync failed is in the page cache only, and the power fails at the n-th call of the start that
+ * finds it there. The index, which is on the disk, has not been told of it by then. */
+Test(sync, a_start_that_is_cut_has_indexed_nothing_but_what_is_durable)
+{
+	size_t cached = 0;
+	for (uint64_t seed = 1; seed <= 300; seed++) {
+		struct fault f;
+		fault_init(&f, seed);
+		f.options.segment_bytes = 64 * KIB;
+		fault_must_open(&f);
+		cr_assert_eq(fault_append(&f, 1, 10), STORAGE_OK);
+		enum storage_outcome outcome = STORAGE_OK;
+		while (outcome == STORAGE_OK) {
+			simdisk_fail_at(f.disk, 2, 5);
+			outcome = fault_append(&f, 1, 1500);
+		}
+		cr_assert_eq(outcome, STORAGE_FAILED);
+		cached += simdisk_failed(f.disk) == SIM_FDATASYNC;
+		fault_drop(&f);
+		simdisk_kill(f.disk);
+		f.options.recent_records = 1;
+		simdisk_gone_at(f.disk, 1 + seed % 30);
+		if (fault_open(&f) == ERR_OK)
+			simdisk_gone_at(f.disk, 0);
+		fault_drop(&f);
+		simdisk_cut(f.disk);
+		fault_must_open(&f);
+		fault_release(&f);
+	}
+	cr_assert_gt(cached, 100u);
+}
+
+/* Of a seal that was being written the end may come and the beginning not. */
+Test(sync, a_torn_seal_is_cut_off)
+{
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		struct fault f;
+		fault_init(&f, seed);
+		f.options.segment_bytes = 320 * KIB;
+		f.options.recent_records = 10000;
+		fault_must_open(&f);
+		for (int i = 0; i < 24; i++) /* a place every 4 KiB: the seal is longer than a sector */
+			cr_assert_eq(fault_append(&f, 40, 220), STORAGE_OK);
+		simdisk_gone_at(f.disk, 2); /* the first is a write of the seal */
+		cr_assert_eq(fault_append(&f, 8, 6000), STORAGE_FAILED);
+		fault_drop(&f);
+		simdisk_cut(f.disk);
+		fault_must_open(&f);
+		cr_assert_eq(f.n, 960u);
+		cr_assert_eq(fault_append(&f, 8, 6000), STORAGE_OK);
+		fault_drop(&f);
+		simdisk_cut_all(f.disk);
+		fault_must_open(&f);
+		cr_assert_eq(f.n, 968u);
+		fault_release(&f);
+	}
+}
+
 /* Opens, through as many cuts while it does so as there come. */
 static void open_through_cuts(struct fault *f)
 {

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "base/endian.h"
 #include "fault.h"
 
 static bool is_segment(const char *path)
@@ -163,6 +164,38 @@ Test(damage, a_bad_frame_that_a_valid_one_follows_is_refused)
 	cr_assert_eq(fault_open(&f), ERR_CORRUPT);
 	cr_assert(strstr(f.err.text, "valid one follows"), "%s", f.err.text);
 	cr_assert(strstr(f.err.text, "byte 64:"), "%s", f.err.text);
+	fault_release(&f);
+}
+
+/* A seal that is not whole is what a crash leaves, but the commits before the offset that its trailer names
+ * had been synced. */
+Test(damage, a_bad_commit_before_a_torn_seal_is_refused)
+{
+	struct fault f;
+	char path[128];
+	size_t n;
+	fault_init(&f, 13);
+	f.options.segment_bytes = 1000;
+	fault_must_open(&f);
+	for (int i = 0; i < 10 && simdisk_failed(f.disk) == SIM_CALLS; i++) {
+		simdisk_gone_at(f.disk, 3); /* a commit is a write and a sync, a seal a cut to size as well */
+		fault_append(&f, 1, 250);
+	}
+	cr_assert_eq(simdisk_failed(f.disk), SIM_FTRUNCATE);
+	size_t acknowledged = f.n - f.unknown;
+	fault_drop(&f);
+	simdisk_cut_all(f.disk);
+	fault_delete_index(&f);
+	only_segment(&f, path);
+	uint8_t *bytes = simdisk_bytes(f.disk, path, &n);
+	size_t seal = (size_t)get_le64(bytes + n - TRAILER_BYTES);
+	bytes[seal] ^= 1;
+	bytes[seal - 1] ^= 1;
+	cr_assert_eq(fault_open(&f), ERR_CORRUPT);
+	cr_assert(strstr(f.err.text, "synced before"), "%s", f.err.text);
+	bytes[seal - 1] ^= 1;
+	fault_must_open(&f);
+	cr_assert_eq(f.n, acknowledged);
 	fault_release(&f);
 }
 
