@@ -291,6 +291,54 @@ static void raw_call(struct rig *rig, const char *path, size_t messages, struct 
 	grpc_channel_free(channel);
 }
 
+/* Sends requests as long as they are welcome and lets the journal work, until nothing moves any more. */
+static size_t send_until_stuck(struct rig *rig, struct grpc_call *call, size_t sent, size_t most)
+{
+	for (int quiet = 0; quiet < 50;) {
+		bool moved = false;
+
+		while (sent < most && grpc_call_writable(call)) {
+			grpc_call_send(call, SPAN("\x10\x07")); /* request 7, of nothing */
+			sent++;
+			moved = true;
+		}
+		moved |= journal_step(rig->journal);
+		moved |= loop_run_once(rig->loop, false);
+		quiet = moved ? 0 : quiet + 1;
+		if (!moved)
+			nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	}
+	return sent;
+}
+
+Test(service, reading_stops_while_answers_are_not_taken)
+{
+	static const struct headers none = {0};
+	enum { MANY = 300000 };
+	struct rig *rig = rig_new();
+	struct raw raw = {0};
+	struct grpc_channel *channel = grpc_channel_new(
+		rig->loop,
+		&(struct grpc_channel_config){.target = rig->target, .window_bytes = 65535}, NULL, NULL);
+	struct grpc_call *call = grpc_channel_call(channel, JOURNAL_METHOD("AppendStream"), &none, -1, true,
+						   &raw_ops, &raw);
+	size_t sent;
+
+	grpc_call_hold_read(call, true);
+	sent = send_until_stuck(rig, call, 0, MANY);
+	cr_assert_lt(sent, MANY, "the server took all of them and keeps their answers");
+	cr_assert_geq(sent, 1000);
+	grpc_call_hold_read(call, false);
+	while (sent < MANY)
+		sent = send_until_stuck(rig, call, sent, MANY);
+	grpc_call_half_close(call);
+	run_until(rig, raw.done);
+	cr_assert_eq(raw.code, GRPC_OK);
+	cr_assert_eq(raw.messages, sent);
+	grpc_channel_free(channel);
+	rig_free(rig);
+}
+
 Test(service, calls_without_a_request_and_with_two)
 {
 	static const char *const unary[] = {"Append", "Read", "Load", "Subscribe", "Stat", "ListStreams"};
