@@ -32,8 +32,10 @@ static bool is_json(struct span content_type)
 	return true;
 }
 
-static enum err_code fill_http_body(struct pb_msg *body, const struct transcode_request *r)
+static enum err_code fill_http_body(struct pb_msg *body, const struct transcode_request *r, struct err *err)
 {
+	if (!utf8_valid(r->content_type))
+		return err_set(err, ERR_INVALID, "content-type is not valid UTF-8");
 	const struct pb_type *type = pb_msg_type(body);
 	const struct pb_field *content_type = pb_field_by_number(type, HTTP_BODY_CONTENT_TYPE);
 	const struct pb_field *data = pb_field_by_number(type, HTTP_BODY_DATA);
@@ -82,10 +84,10 @@ static enum err_code body_in(const struct transcode_request *r, struct arena *a,
 	if (b->body == HTTP_BODY_NONE)
 		return ERR_OK;
 	if (b->body == HTTP_BODY_ALL)
-		return fill_http_body(msg, r);
+		return fill_http_body(msg, r, err);
 	if (is_http_body(b->body_field->sub)) {
 		struct pb_msg *sub = pb_msg_sub(msg, b->body_field);
-		return sub ? fill_http_body(sub, r) : err_set(err, ERR_NOMEM, "request: out of memory");
+		return sub ? fill_http_body(sub, r, err) : err_set(err, ERR_NOMEM, "request: out of memory");
 	}
 	code = check_content_type(r, err);
 	if (!code && pb_json_parse_field(msg, b->body_field, json_of(r), err))

@@ -129,6 +129,7 @@ Test(transcode, passes_http_bodies_through_raw)
 {
 	struct world w;
 	setup(&w);
+	expect_in(&w, "POST", "/v1/upload", "image/\xff", "x", "! content-type is not valid UTF-8");
 	expect_in(&w, "POST", "/v1/upload", "image/png", "\x01\x02",
 		  "{\"contentType\":\"image/png\",\"data\":\"AQI=\",\"extensions\":[]}");
 	expect_in(
