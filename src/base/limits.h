@@ -35,7 +35,7 @@
 #define LIMIT_FRAME_BYTES (20 * MIB)		 /* one commit on disk: an append and its encoding */
 #define LIMIT_FILE_SEGMENTS_OPEN ((size_t)32)	 /* files open for reading, with their tables of places */
 #define LIMIT_FILE_RECENT_BYTES (16 * MIB)	 /* of log whose facts are in memory, before they are moved */
-#define LIMIT_FILE_RECENT_RECORDS ((size_t)131072) /* the same, in records */
+#define LIMIT_FILE_RECENT_RECORDS ((size_t)65536) /* the same, in records */
 #define LIMIT_FILE_FACTS ((size_t)32768)	 /* streams whose newest sequence is kept in memory */
 
 /* grpc */

@@ -27,8 +27,8 @@ struct file_options {
 	const char *index_dir; /* NULL: "index" in the journal's directory */
 	size_t recent_bytes;   /* of log before the indexer is woken */
 	size_t recent_records;
-	size_t index_map_bytes;	     /* address space at first; it grows */
-	bool index_by_hand; /* no indexer thread: file_index_now() */
+	size_t index_map_bytes; /* address space at first; it grows */
+	bool index_by_hand;     /* no indexer thread: file_index_now() */
 };
 extern const struct file_options file_options_default;
 

@@ -39,9 +39,9 @@ const char *file_segment_header_get(const uint8_t p[SEGMENT_HEADER_BYTES], struc
 	*ret_byte = 60;
 	if (get_le32(p + 60) != record_crc32c(0, span_of(p, 60)))
 		return "the segment header's checksum is wrong";
-	*ret_byte = 8;
-	if (get_le32(p + 8) != FILE_FORMAT)
-		return "the segment has a format that this program does not know: use a later one";
+	ret->format = get_le32(p + 8);
+	if (ret->format != FILE_FORMAT)
+		return NULL;
 	memcpy(ret->journal_id, p + 16, 16);
 	ret->number = get_le64(p + 32);
 	ret->first = get_le64(p + 40);

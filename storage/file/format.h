@@ -105,6 +105,7 @@
 enum frame_kind { FRAME_COMMIT = 1, FRAME_SEAL = 2 };
 
 struct segment_header {
+	uint32_t format; /* the rest is filled in only for those that this program knows */
 	uint8_t journal_id[16];
 	uint64_t number, first;
 	int64_t created_us;

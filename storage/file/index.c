@@ -62,7 +62,12 @@ enum err_code file_index_open(const char *dir, size_t map_bytes, bool read_only,
 	if (!read_only && mkdir(dir, 0750) < 0 && errno != EEXIST)
 		return err_set_errno(err, ERR_IO, errno, "cannot make %s", dir);
 	struct index *index = mem_xalloc(sizeof(*index));
-	must(pthread_rwlock_init(&index->map_lock, NULL) == 0);
+	/* Who lets it grow must not starve behind those who look. */
+	pthread_rwlockattr_t attr;
+	must(pthread_rwlockattr_init(&attr) == 0);
+	must(pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+	must(pthread_rwlock_init(&index->map_lock, &attr) == 0);
+	pthread_rwlockattr_destroy(&attr);
 	index->map_bytes = map_bytes;
 	unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (read_only ? MDB_RDONLY : 0);
 	int r = mdb_env_create(&index->env);

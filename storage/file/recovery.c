@@ -144,32 +144,22 @@ static enum err_code open_last(struct recovery *r, struct err *err)
 {
 	struct file_store *s = r->s;
 	const struct found_segment *last = &r->found[r->found_n - 1];
-	uint8_t bytes[SEGMENT_HEADER_BYTES];
-	struct segment_header header = {0};
+	struct segment_header header;
 	char name[SEGMENT_NAME_BYTES];
-	size_t n = 0, at = 0;
 	file_segment_name(name, last->number, last->first);
 	char *path = mem_xprintf("%s/%s", s->dir, name);
 	int fd = s->io->open(s->io->arg, path, s->read_only ? FILEIO_READ : FILEIO_WRITE);
-	int e = fd < 0 ? fd : file_io_read_all(s->io, fd, bytes, sizeof(bytes), 0, &n);
-	enum err_code code = e ? err_set_errno(err, ERR_IO, -e, "cannot open %s", path) : ERR_OK;
+	if (fd < 0)
+		err_set_errno(err, ERR_IO, -fd, "cannot open %s", path);
 	mem_free(path);
-	if (code) {
-		if (fd >= 0)
-			s->io->close(s->io->arg, fd);
-		return code;
-	}
+	if (fd < 0)
+		return ERR_IO;
 	for (size_t i = 0; i + 1 < r->found_n; i++)
 		file_segments_add(&s->segments, r->found[i].number, r->found[i].first, -1);
 	s->last = file_segments_add(&s->segments, last->number, last->first, fd);
-	const char *wrong = n < sizeof(bytes) ? "the segment header is cut"
-					      : file_segment_header_get(bytes, &header, &at);
-	if (!wrong && (header.number != last->number || header.first != last->first)) {
-		wrong = "the segment has another file's number or position";
-		at = 32;
-	}
-	if (wrong)
-		return file_segment_corrupt(&s->segments, s->last, at, wrong, err);
+	enum err_code code = file_segment_read_header(&s->segments, s->last, &header, err);
+	if (code)
+		return code;
 	memcpy(s->journal_id, header.journal_id, 16);
 	memcpy(s->segments.journal_id, header.journal_id, 16);
 	return ERR_OK;

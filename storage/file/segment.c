@@ -100,7 +100,8 @@ static enum err_code segment_io(const struct segments *s, const struct segment *
 	return ERR_IO;
 }
 
-static enum err_code check_header(const struct segments *s, const struct segment *segment, struct err *err)
+enum err_code file_segment_read_header(const struct segments *s, const struct segment *segment,
+				       struct segment_header *ret, struct err *err)
 {
 	uint8_t bytes[SEGMENT_HEADER_BYTES];
 	struct segment_header header = {0};
@@ -113,12 +114,28 @@ static enum err_code check_header(const struct segments *s, const struct segment
 	const char *wrong = file_segment_header_get(bytes, &header, &at);
 	if (wrong)
 		return file_segment_corrupt(s, segment, at, wrong, err);
-	if (memcmp(header.journal_id, s->journal_id, 16) != 0)
-		return file_segment_corrupt(s, segment, 16, "the segment is of another journal", err);
+	if (header.format != FILE_FORMAT) {
+		char *path = file_segment_path(s, segment);
+		err_set(err, ERR_UNSUPPORTED,
+			"%s has format %u and this program knows format %u: use a later program", path,
+			header.format, FILE_FORMAT);
+		mem_free(path);
+		return ERR_UNSUPPORTED;
+	}
 	if (header.number != segment->number || header.first != segment->first)
 		return file_segment_corrupt(s, segment, 32,
 					    "the segment has another file's number or position", err);
+	*ret = header;
 	return ERR_OK;
+}
+
+static enum err_code check_header(const struct segments *s, const struct segment *segment, struct err *err)
+{
+	struct segment_header header;
+	enum err_code code = file_segment_read_header(s, segment, &header, err);
+	if (!code && memcmp(header.journal_id, s->journal_id, 16) != 0)
+		return file_segment_corrupt(s, segment, 16, "the segment is of another journal", err);
+	return code;
 }
 
 /* The places of a seal frame that has been found valid. */

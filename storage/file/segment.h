@@ -60,6 +60,10 @@ char *file_segment_path(const struct segments *s, const struct segment *segment)
 enum err_code file_segment_corrupt(const struct segments *s, const struct segment *segment, uint64_t offset,
 				   const char *what, struct err *err);
 
+/* Reads and checks the header of a segment that is open: whose it is is left to the caller.
+ * ERR_UNSUPPORTED: it has a later format. */
+enum err_code file_segment_read_header(const struct segments *s, const struct segment *segment,
+				       struct segment_header *ret, struct err *err);
 /* Reads a sealed segment's seal: its places into segment->places, its end, and the position that the
  * next one begins with. ERR_NOT_FOUND (err untouched) when it is not sealed. With ret_torn, for the last
  * segment, that is so too when there is a trailer but not the whole seal: then *ret_torn is where the trailer

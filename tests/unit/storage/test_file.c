@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/endian.h"
 #include "helper.h"
 #include "storage/file/file.h"
 
@@ -239,6 +240,30 @@ Test(file, keeps_a_bounded_number_of_segments_open)
 	cr_assert_eq(rig_count(&rig, s), 1000u);
 	cr_assert_leq(store->segments.open, LIMIT_FILE_SEGMENTS_OPEN);
 	storage_close(s);
+	rig_release(&rig);
+}
+
+Test(file, a_later_format_is_refused_by_its_number)
+{
+	struct rig rig;
+	struct storage *s;
+	char path[160];
+	uint8_t header[SEGMENT_HEADER_BYTES];
+	rig_init(&rig);
+	cr_assert_eq(open_file(&rig, false, NULL, &s), ERR_OK);
+	cr_assert_eq(rig_append(&rig, s, "a", 1), STORAGE_OK);
+	storage_close(s);
+	snprintf(path, sizeof(path), "%s/0000000001-00000000000000000000.segment", rig.dir);
+	FILE *f = fopen(path, "r+");
+	cr_assert(f);
+	cr_assert_eq(fread(header, 1, sizeof(header), f), sizeof(header));
+	put_le32(header + 8, 2);
+	put_le32(header + 60, record_crc32c(0, span_of(header, 60)));
+	rewind(f);
+	cr_assert_eq(fwrite(header, 1, sizeof(header), f), sizeof(header));
+	cr_assert_eq(fclose(f), 0);
+	cr_assert_eq(open_file(&rig, false, NULL, &s), ERR_UNSUPPORTED);
+	cr_assert(strstr(rig.err.text, "format 2"), "%s", rig.err.text);
 	rig_release(&rig);
 }
 
