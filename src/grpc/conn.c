@@ -339,14 +339,20 @@ static void conn_on_goaway(struct session *session, uint32_t http2_error, void *
 	conn_on_stream_closed(session, user);
 }
 
+void conn_drain_now(struct conn *conn)
+{
+	if (!conn->draining || !conn->config.server || conn->goaway_sent || conn->state != CONN_HTTP2)
+		return;
+	session_goaway(conn->session, HTTP2_NO_ERROR);
+	conn->goaway_sent = true;
+	conn_flush_later(conn);
+}
+
 static void conn_on_ping_ack(struct session *session, void *user)
 {
-	struct conn *conn = OBJ_CAST(struct conn, user, CONN_MAGIC);
+	(void)session;
 	/* The answer to the ping behind the shutdown notice: what was on its way has arrived. */
-	if (!conn->draining || !conn->config.server || conn->goaway_sent)
-		return;
-	session_goaway(session, HTTP2_NO_ERROR);
-	conn->goaway_sent = true;
+	conn_drain_now(OBJ_CAST(struct conn, user, CONN_MAGIC));
 }
 
 static void conn_on_output(struct session *session, void *user)

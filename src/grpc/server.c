@@ -34,6 +34,10 @@
 
 #define SERVER_IDLE_TICKS 4
 
+/* Draining: so long a client may take to answer the ping behind the notice. One that is idle may not read its
+ * connection at all (grpcio does not while it has no call) and must not hold up the end. */
+#define SERVER_NOTICE_MS 1000
+
 /* One loop's share of the server. All but `count` belongs to the loop's thread. */
 struct server_loop {
 	struct grpc_server *server;
@@ -41,7 +45,7 @@ struct server_loop {
 	struct list conns;
 	atomic_size_t count; /* connections here or on their way here */
 	bool draining, drained;
-	struct loop_timer *grace;
+	struct loop_timer *grace, *notice;
 	struct loop_timer *idle_clock; /* NULL: connections may be idle for ever */
 	struct task drain_task;
 };
@@ -141,7 +145,8 @@ static void server_check_drained(struct server_loop *at)
 		return;
 	at->drained = true;
 	loop_timer_free(at->grace);
-	at->grace = NULL;
+	loop_timer_free(at->notice);
+	at->grace = at->notice = NULL;
 	struct grpc_server *server = at->server;
 	if (atomic_fetch_sub(&server->undrained, 1) == 1)
 		mailbox_post(loop_mailbox(server->loops[0].loop), &server->drained_task);
@@ -198,8 +203,11 @@ static void server_take(struct server_loop *at, int fd)
 	struct conn *conn = conn_new(at->loop, fd, &at->server->session, &server_conn_ops, at);
 	list_push_back(&at->conns, &conn->node);
 	metric_add(METRIC_GRPC_CONNECTIONS, 1);
-	if (at->draining)
+	if (at->draining) {
 		conn_drain(conn);
+		if (at->notice)
+			loop_timer_set(at->notice, SERVER_NOTICE_MS);
+	}
 }
 
 static void server_run_handover(struct task *task)
@@ -365,6 +373,13 @@ static void server_on_grace_over(void *arg)
 	server_check_drained(at);
 }
 
+static void server_on_notice_over(void *arg)
+{
+	struct server_loop *at = arg;
+	for (struct list_node *node = list_first(&at->conns); node; node = list_next(&at->conns, node))
+		conn_drain_now(CONTAINER_OF(node, struct conn, node));
+}
+
 static void server_run_drain(struct task *task)
 {
 	struct server_loop *at = CONTAINER_OF(task, struct server_loop, drain_task);
@@ -373,6 +388,8 @@ static void server_run_drain(struct task *task)
 	at->draining = true;
 	at->grace = loop_timer_new(at->loop, server_on_grace_over, at);
 	loop_timer_set(at->grace, at->server->grace_ms);
+	at->notice = loop_timer_new(at->loop, server_on_notice_over, at);
+	loop_timer_set(at->notice, SERVER_NOTICE_MS);
 	if (at->server->on_drain)
 		at->server->on_drain(at->loop, at->server->on_drain_arg);
 	for (struct list_node *node = list_first(&at->conns); node; node = list_next(&at->conns, node))
@@ -498,6 +515,7 @@ void grpc_server_free(struct grpc_server *server)
 		server->loops[i].draining = false;
 		server_abort_all(&server->loops[i]);
 		loop_timer_free(server->loops[i].grace);
+		loop_timer_free(server->loops[i].notice);
 		loop_timer_free(server->loops[i].idle_clock);
 	}
 	struct list_node *node;

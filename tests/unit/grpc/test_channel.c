@@ -265,6 +265,24 @@ Test(channel, drain_waits_for_calls_and_takes_no_more)
 	rig_stop(&rig);
 }
 
+/* A peer that has nothing to say reads nothing either: no answer to the ping will come. */
+Test(channel, drain_does_not_wait_for_an_idle_client_that_is_silent)
+{
+	struct rig rig;
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	rig_start(&rig);
+	to.sin_port = htons((uint16_t)grpc_server_port(rig.server));
+	cr_assert_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	cr_assert_eq(write(fd, hello, sizeof(hello)), (ssize_t)sizeof(hello));
+	rig_turn_for(&rig, 50);
+	grpc_server_drain(rig.server, 60000, note_drained, &rig);
+	RIG_UNTIL(&rig, rig.drained);
+	close(fd);
+	rig_stop(&rig);
+}
+
 Test(channel, drain_resets_what_is_left_after_the_grace)
 {
 	struct rig rig;
