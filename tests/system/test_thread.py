@@ -10,7 +10,7 @@ from google.protobuf import any_pb2
 
 import harness
 from entity import Entity
-from recorder import HANDLE
+from recorder import HANDLE, PATIENCE
 from records import Broken, End, FromFunction, HalfClose
 from reflection import Api
 
@@ -87,10 +87,7 @@ def test_everything_is_killed_in_turn(lab, cart):
             proxy.ready()
 
             def back():
-                nonlocal api
                 try:
-                    if victim is proxy:  # not to wait until grpcio tries its old connection again
-                        api = Api(harness.channel_to(proxy.port))
                     return products(api, "u")
                 except grpc.RpcError as error:  # on its way back: nothing else is an answer
                     assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN), error
@@ -98,6 +95,60 @@ def test_everything_is_killed_in_turn(lab, cart):
             assert harness.eventually(back, "the cart is back after %s was killed" % victim.name) == wanted
             add("c%d" % round_number, 1)
             assert products(api, "u") == wanted
+
+
+class Shopper(threading.Thread):
+    """Adds one product after another to a cart of its own, each once, and keeps what it was told of each."""
+
+    def __init__(self, port, user):
+        super().__init__(daemon=True)
+        self.user, self.kept, self.unknown, self.refused = user, set(), set(), []
+        self._api = Api(harness.channel_to(port))
+        self._stopped = threading.Event()
+        self.start()
+
+    def run(self):
+        number = 0
+        while not self._stopped.is_set():
+            number += 1
+            product_id = "%s-%d" % (self.user, number)
+            try:
+                self._api.call(SERVICE + "/AddItem", user_id=self.user, product_id=product_id, name="n",
+                               quantity=1)
+                self.kept.add(product_id)
+            except grpc.RpcError as error:
+                self.unknown.add(product_id)
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN,
+                                        grpc.StatusCode.DEADLINE_EXCEEDED):
+                    self.refused.append(error)
+
+    def stop(self):
+        self._stopped.set()
+        self.join()
+
+
+def test_killed_under_load_nothing_is_missing_and_nothing_doubled(lab, cart):
+    journal = files_journal(lab)
+    proxy = lab.proxy(cart, journal)
+    shoppers = [Shopper(proxy.port, "user%d" % i) for i in range(4)]
+    for _ in range(harness.scaled(4)):
+        for victim in (cart, proxy, journal):
+            before = [len(s.kept) for s in shoppers]
+            harness.eventually(lambda: all(len(s.kept) > b + 3 for s, b in zip(shoppers, before)),
+                               "every client is served", 4 * PATIENCE)
+            victim.kill()
+            victim.start()
+            victim.ready()
+    proxy.ready()
+    for shopper in shoppers:
+        shopper.stop()
+    api = Api(harness.channel_to(proxy.port))
+    for shopper in shoppers:
+        assert shopper.refused == []
+        there = products(api, shopper.user)
+        assert shopper.kept <= set(there), "missing: %s" % (shopper.kept - set(there))
+        assert set(there) <= shopper.kept | shopper.unknown, "never asked for"
+        assert set(there.values()) == {1}, "doubled: %s" % there
 
 
 def test_snapshots_are_taken_and_used(lab, cart):
