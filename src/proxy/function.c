@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "base/text.h"
 #include "proxy/discovery.h"
 #include "proxy/wire.h"
 
@@ -20,6 +21,8 @@ struct function {
 	struct grpc_channel *channel;
 	struct discovery *discovery;
 	struct loop_timer *timer;
+	struct loop_timer *again;  /* connects anew after a connection was lost */
+	int64_t pause_ms;          /* how long after it */
 	struct question *question; /* the discover under way */
 	struct task drop;          /* renews the channel outside of its callbacks */
 	bool drop_posted, quiet, accepted, connected, told;
@@ -46,7 +49,21 @@ static void open_channel(struct function *f)
 	grpc_channel_connect(f->channel);
 }
 
-/* A connection that broke, and one that is needed before anything is in force, is made again at once; one
+static void connect_again(void *arg)
+{
+	struct function *f = OBJ_CAST(struct function, arg, FUNCTION_MAGIC);
+	if (!f->quiet)
+		grpc_channel_connect(f->channel);
+}
+
+/* A function that takes connections and loses them again is not asked without a pause either. */
+static void connect_later(struct function *f)
+{
+	loop_timer_set(f->again, f->pause_ms);
+	f->pause_ms = f->pause_ms * 2 < DISCOVERY_PAUSE_MAX_MS ? f->pause_ms * 2 : DISCOVERY_PAUSE_MAX_MS;
+}
+
+/* A connection that broke, and one that is needed before anything is in force, is made again by itself; one
  * that the function closed in good order is made on need. */
 static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, const struct err *why, void *arg)
 {
@@ -70,7 +87,7 @@ static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, con
 			 LOG_STR("error", why ? why->text : ""));
 	}
 	if (state == GRPC_CHANNEL_IDLE && (!f->accepted || (why && why->code)))
-		grpc_channel_connect(f->channel);
+		connect_later(f);
 }
 
 /* --- discovery's requests ----------------------------------------------------------------------------- */
@@ -83,10 +100,12 @@ static void on_answer(const struct grpc_result *result, struct span reply, void 
 	if (!f)
 		return;
 	f->question = NULL;
-	if (result->code == GRPC_OK)
-		discovery_answer(f->discovery, reply);
-	else
+	if (result->code != GRPC_OK) {
 		discovery_no_answer(f->discovery, result->code, result->message);
+		return;
+	}
+	f->pause_ms = DISCOVERY_PAUSE_MIN_MS;
+	discovery_answer(f->discovery, reply);
 }
 
 static void host_ask(void *host, struct span proxy_info)
@@ -173,20 +192,37 @@ static void on_reported(const struct grpc_result *result, struct span reply, voi
 			 LOG_SPAN("message", result->message));
 }
 
+/* The message is a protobuf string, and may quote what the function or a client wrote, or end in the middle
+ * of a character: what is no UTF-8 in it becomes question marks. */
+static bool append_legible(struct buf *out, struct span text)
+{
+	while (text.n) {
+		uint32_t c;
+		size_t n = utf8_char(text, &c);
+		if (n ? buf_append_span(out, span_first(text, n)) : buf_append_byte(out, '?'))
+			return false;
+		text = span_skip(text, n ? n : 1);
+	}
+	return true;
+}
+
 void function_report(struct function *f, struct span text)
 {
 	Cloudstate__UserFunctionError message = CLOUDSTATE__USER_FUNCTION_ERROR__INIT;
-	struct buf out;
+	struct buf legible, out;
 	log_warn("reported to the function", LOG_SPAN("message", text));
 	if (f->quiet || f->reports >= REPORTS_MAX)
 		return;
-	message.message = wire_bytes(text);
+	buf_init(&legible, LIMIT_FUNCTION_MESSAGE_BYTES);
 	buf_init(&out, LIMIT_FUNCTION_MESSAGE_BYTES + KIB);
-	if (wire_pack(&message.base, &out)) {
+	bool fits = append_legible(&legible, text);
+	message.message = wire_bytes(buf_span(&legible));
+	if (fits && wire_pack(&message.base, &out)) {
 		f->reports++;
 		grpc_channel_unary(f->channel, "/cloudstate.EntityDiscovery/reportError", buf_span(&out),
 				   REPORT_DEADLINE_MS, true, on_reported, f);
 	}
+	buf_release(&legible);
 	buf_release(&out);
 }
 
@@ -205,6 +241,8 @@ struct function *function_new(const struct function_config *config)
 	f->config = *config;
 	f->discovery = discovery_new(&discovery_ops, f, &config->rules);
 	f->timer = loop_timer_new(config->loop, on_timer, f);
+	f->again = loop_timer_new(config->loop, connect_again, f);
+	f->pause_ms = DISCOVERY_PAUSE_MIN_MS;
 	return f;
 }
 
@@ -230,6 +268,7 @@ void function_free(struct function *f)
 	if (f->channel)
 		grpc_channel_free(f->channel);
 	loop_timer_free(f->timer);
+	loop_timer_free(f->again);
 	discovery_free(f->discovery);
 	f->magic = 0;
 	mem_free(f);

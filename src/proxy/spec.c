@@ -249,9 +249,10 @@ static enum err_code build(struct spec *spec, const struct spec_rules *rules, st
 	}
 	if (!es->n_entities)
 		return err_set(err, ERR_INVALID, "the function has no entities");
-	struct span set = wire_span(es->proto);
+	/* The services of our own are in the pool so that reflection can show them. */
+	struct span sets[] = {wire_span(es->proto), grpc_own_descriptors()};
 	struct pb_pool *pool;
-	if ((code = pb_pool_new(&set, 1, &pool, err)))
+	if ((code = pb_pool_new(sets, ARRAY_LEN(sets), &pool, err)))
 		return err_wrap(err, "the descriptors do not link");
 	spec->pool = pool;
 	struct spec_service *services = arena_zalloc(&memory->arena, es->n_entities * sizeof *services);
