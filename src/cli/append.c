@@ -1,4 +1,4 @@
-/* cairn append: one event to the end of a stream. */
+/* cairn append: one event to the end of a stream, or one for each line of stdin. */
 #include <config.h>
 
 #include "cli/session.h"
@@ -16,11 +16,13 @@
 #include "journal/client.h"
 
 #define METADATA_MAX 64
+#define LINES_AT_ONCE ((size_t)1000) /* in one append, all of it or nothing */
+#define LINES_READ_BYTES (256 * KIB)
 
 struct append_options {
 	struct cli_options common;
 	const char *type, *content_type, *expect, *id, *metadata;
-	bool snapshot;
+	bool snapshot, lines;
 };
 
 static const struct setting rows[] = {
@@ -39,6 +41,8 @@ static const struct setting rows[] = {
 	 .value_name = "KEY=VALUE,...", .help = "Metadata of the event."},
 	{.name = "snapshot", .type = SETTING_BOOL, .offset = offsetof(struct append_options, snapshot),
 	 .help = "Append a snapshot of the stream's state instead of an event; needs --expect N."},
+	{.name = "lines", .type = SETTING_BOOL, .offset = offsetof(struct append_options, lines),
+	 .help = "Append each line of stdin as an event, in order, as they come; empty ones are left out."},
 };
 
 struct append_run {
@@ -50,6 +54,7 @@ struct append_run {
 	struct record_metadata metadata[METADATA_MAX];
 	struct buf data;
 	struct cli_out *out;
+	uint64_t newest; /* the stream's newest sequence, once it is known */
 };
 
 static enum cli_exit read_stdin(struct buf *data)
@@ -126,10 +131,94 @@ static void append_on_done(const struct client_appended *answer, const struct cl
 	cli_field_u64(run->out, "sequence", answer->sequences[0]);
 	cli_field_u64(run->out, "position", answer->first_position);
 	cli_field_time(run->out, "time", answer->commit_time);
-	cli_field_uuid(run->out, "id", span_of(run->record.id, sizeof(run->record.id)));
+	if (run->options.lines)
+		cli_field_u64(run->out, "events", answer->record_count);
+	else
+		cli_field_uuid(run->out, "id", span_of(run->record.id, sizeof(run->record.id)));
+	run->newest = answer->sequences[0];
 	cli_field_bool(run->out, "repeated", answer->repeated);
 	cli_row_end(run->out);
 	cli_finish(&run->session, CLI_OK);
+}
+
+/* Appends what run->stream says and waits for the answer. */
+static enum cli_exit append_and_wait(struct append_run *run)
+{
+	client_append(run->session.client,
+		      &(struct client_append){.streams = &run->stream, .stream_count = 1},
+		      run->options.common.timeout_ms, append_on_done, run);
+	return cli_wait(&run->session);
+}
+
+/* ---- lines -------------------------------------------------------------------------------------- */
+
+/* Appends the whole lines at the beginning of the data (at the end of the input, all of it), in appends of
+ * many; *ret_used is how much that was. An expectation holds for the first append; the next expects what
+ * the one before it left, so that nobody's events come between. */
+static enum cli_exit lines_append(struct append_run *run, bool at_end, size_t *ret_used)
+{
+	struct client_record *events = mem_xalloc(LINES_AT_ONCE * sizeof(*events));
+	struct span rest = buf_span(&run->data);
+	enum cli_exit code = CLI_OK;
+	bool more = true;
+
+	run->stream.events = events;
+	while (more && !code) {
+		size_t n = 0, bytes = 0;
+
+		while (n < LINES_AT_ONCE && bytes < LIMIT_APPEND_BYTES / 4) {
+			size_t end = span_find(rest, '\n');
+
+			more = rest.n > 0 && (end < rest.n || at_end);
+			if (!more)
+				break;
+			if (end > 0) {
+				events[n] = run->record;
+				events[n].data = span_first(rest, end);
+				if (!run->options.content_type)
+					events[n].content_type = span_str(content_type_of(events[n].data));
+				uuid_v7(&clock_system, events[n++].id);
+			}
+			bytes += end;
+			rest = span_skip(rest, end < rest.n ? end + 1 : end);
+		}
+		run->stream.event_count = n;
+		code = n ? append_and_wait(run) : CLI_OK;
+		if (run->stream.expect != CLIENT_ANY) {
+			run->stream.expect = CLIENT_EXACTLY;
+			run->stream.sequence = run->newest;
+		}
+	}
+	*ret_used = run->data.n - rest.n;
+	mem_free(events);
+	return code;
+}
+
+static enum cli_exit lines_send(struct append_run *run)
+{
+	for (;;) {
+		enum cli_exit code;
+		ssize_t n = -1;
+		size_t used;
+
+		if (buf_reserve(&run->data, LINES_READ_BYTES)) {
+			fprintf(stderr, "cairn: a line on standard input is larger than a record can be\n");
+			return CLI_USAGE;
+		}
+		do {
+			n = read(STDIN_FILENO, run->data.p + run->data.n, LINES_READ_BYTES);
+		} while (n < 0 && errno == EINTR);
+		if (n < 0) {
+			fprintf(stderr, "cairn: reading standard input: %s\n", strerror(errno));
+			return CLI_FINDING;
+		}
+		run->data.n += (size_t)n;
+		code = lines_append(run, n == 0, &used);
+		if (code || n == 0)
+			return code;
+		buf_consume(&run->data, used);
+		cli_out_flush(run->out);
+	}
 }
 
 static enum cli_exit append_send(struct append_run *run)
@@ -138,23 +227,31 @@ static enum cli_exit append_send(struct append_run *run)
 		{"stream", "STREAM", false}, {"sequence", "SEQUENCE", true}, {"position", "POSITION", true},
 		{"time", "TIME", false},     {"id", "ID", false},	     {"repeated", "REPEATED", false},
 	};
-	enum cli_exit code = CLI_OK;
+	static const struct cli_column lines_columns[] = {
+		{"stream", "STREAM", false}, {"sequence", "SEQUENCE", true}, {"position", "POSITION", true},
+		{"time", "TIME", false},     {"events", "EVENTS", true},
+	};
+	enum cli_exit code;
 
-	if (run->options.snapshot) {
+	run->out = run->options.lines
+			   ? cli_out_new(&run->options.common, lines_columns, ARRAY_LEN(lines_columns))
+			   : cli_out_new(&run->options.common, columns, ARRAY_LEN(columns));
+	cli_session_open(&run->session, &run->options.common);
+	if (run->options.lines) {
+		code = lines_send(run);
+	} else if (run->options.snapshot) {
 		run->stream.snapshot = &run->record;
+		code = append_and_wait(run);
 	} else {
 		run->stream.events = &run->record;
 		run->stream.event_count = 1;
+		code = append_and_wait(run);
 	}
-	run->out = cli_out_new(&run->options.common, columns, ARRAY_LEN(columns));
-	cli_session_open(&run->session, &run->options.common);
-	client_append(run->session.client,
-		      &(struct client_append){.streams = &run->stream, .stream_count = 1},
-		      run->options.common.timeout_ms, append_on_done, run);
-	code = cli_wait(&run->session);
 	cli_session_close(&run->session);
 	return cli_out_end(run->out, code);
 }
+
+/* ---- arguments ---------------------------------------------------------------------------------- */
 
 static enum cli_exit append_prepare(struct append_run *run, const struct cli_args *args,
 				    struct span **ret_items)
@@ -177,6 +274,13 @@ static enum cli_exit append_prepare(struct append_run *run, const struct cli_arg
 	*ret_items = cli_split(run->options.metadata, &n);
 	if (metadata_of(run, *ret_items, n))
 		return CLI_USAGE;
+	if (run->options.content_type)
+		run->record.content_type = span_str(run->options.content_type);
+	if (run->options.lines) {
+		if (args->word_count > 1 || run->options.snapshot || run->options.id)
+			return cli_usage(run->self, "--lines reads events from stdin: no data, --id or --snapshot");
+		return CLI_OK;
+	}
 	if (strcmp(data, "-") == 0) {
 		enum cli_exit code = read_stdin(&run->data);
 
@@ -186,8 +290,8 @@ static enum cli_exit append_prepare(struct append_run *run, const struct cli_arg
 	} else {
 		run->record.data = span_str(data);
 	}
-	run->record.content_type = span_str(run->options.content_type ? run->options.content_type
-								       : content_type_of(run->record.data));
+	if (!run->options.content_type)
+		run->record.content_type = span_str(content_type_of(run->record.data));
 	return CLI_OK;
 }
 
@@ -198,7 +302,7 @@ static enum cli_exit append_run(int argc, char *const argv[])
 	struct cli_args args;
 	enum cli_exit code = CLI_OK;
 
-	buf_init(&run.data, LIMIT_RECORD_BYTES + 64 * KIB);
+	buf_init(&run.data, LIMIT_RECORD_BYTES + LINES_READ_BYTES);
 	if (cli_parse(&cli_append, rows, ARRAY_LEN(rows), argc, argv, &run.options, 2, &args, &code)) {
 		code = append_prepare(&run, &args, &items);
 		if (!code)
@@ -213,6 +317,6 @@ static enum cli_exit append_run(int argc, char *const argv[])
 const struct cli_command cli_append = {
 	.name = "append",
 	.words = "STREAM [DATA | -]",
-	.summary = "append one event to a stream; its data from the command line, or from stdin",
+	.summary = "append events to a stream; data from the command line, or from stdin",
 	.run = append_run,
 };

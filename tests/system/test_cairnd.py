@@ -44,6 +44,15 @@ def test_it_says_in_one_line_what_it_serves_from_where(cairnd):
     assert len([l for l in cairnd.text().splitlines() if not l.startswith("time=")]) == 1, cairnd.text()
 
 
+def test_by_default_it_keeps_the_journal_in_cairn_data(lab):
+    port = free_port()
+    process = lab.run("plain", [tools.program("cairnd")], env={"CAIRN_LISTEN": "127.0.0.1:%d" % port})
+    process.wait_ready(lambda: accepts(port), "listens")
+    process.wait_text(r"from file:\./cairn-data")
+    assert (lab.folder / "cairn-data").is_dir()
+    assert process.terminate() == 0
+
+
 def test_a_second_one_on_the_same_folder_names_the_first(lab, cairnd):
     second = run_cairnd("--listen", "127.0.0.1:%d" % free_port(),
                         "--storage", "file:%s" % (lab.folder / "data"))

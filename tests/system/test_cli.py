@@ -10,7 +10,8 @@ import uuid
 import pytest
 
 import tools
-from journal_client import Journal, event, rec, to_stream
+from harness import scaled
+from journal_client import Journal, check_whole, event, rec, to_stream
 from ports import free_port
 
 
@@ -61,6 +62,45 @@ def test_append_and_read(cairn):
     # JSON data is shown as it was written, number by number.
     assert b'"data": {"sku":"a","price":1.10,"big":12345678901234567890123}' in \
         cairn("read", "-o", "jsonl").out
+
+
+def test_lines_become_events_in_order(cairn):
+    lines = [b'{"n": %d}' % n for n in range(2500)]
+    done = cairn("append", "s", "--lines", "--type", "Line", "-o", "jsonl", input=b"\n\n".join(lines) + b"\nlast")
+    assert done.code == 0, done.err
+    assert sum(r["events"] for r in done.lines()) == 2501 and done.lines()[-1]["sequence"] == 2501
+    found = cairn("read", "s", "-o", "jsonl").lines()
+    assert [r["data"]["n"] for r in found[:-1]] == list(range(2500)) and found[-1]["data_text"] == "last"
+    assert cairn("append", "s", "--lines", "--expect", "2501", input=b"a\nb\n").code == 0
+    assert cairn("append", "s", "--lines", "--expect", "2501", input=b"a\nb\n").code == 1
+    assert cairn("append", "s", "--lines", input=b"").code == 0
+    for wrong in (["x"], ["--snapshot", "--expect", "1"], ["--id", str(uuid.uuid4())]):
+        assert cairn("append", "s", "--lines", *wrong, input=b"a\n").code == 2
+    assert cairn("append", "s", "--lines", input=b"x" * (4 << 20)).code == 2
+    assert len(cairn("read", "s", "-o", "jsonl").lines()) == 2503
+
+
+def test_lines_are_appended_once_whatever_happens_to_the_journal(lab):
+    """Our own client while cairnd is killed: it repeats by id, and the order stays."""
+    cairnd = lab.cairnd()
+    process = subprocess.Popen(
+        [tools.program("cairn"), "append", "s", "--lines", "--timeout", "60s", "-o", "jsonl", "--journal",
+         "127.0.0.1:%d" % cairnd.port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wanted = []
+    for n in range(scaled(12, 2)):
+        for _ in range(300):
+            wanted.append(str(len(wanted)))
+            process.stdin.write(b"%s\n" % wanted[-1].encode())
+        process.stdin.flush()
+        process.stdout.readline()  # something of it is acknowledged, something is under way
+        cairnd.kill()
+        cairnd.start()
+        cairnd.ready()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    entries = Journal(cairnd.port).read(stream="s")
+    assert [e.body.data.decode() for e in entries] == wanted
+    check_whole(entries)
 
 
 def test_a_table_for_people(cairn):
