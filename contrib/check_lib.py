@@ -16,7 +16,7 @@ def files():
     checkout (a release, a planted tree of the self-test), what is there."""
     top = root()
     if os.path.exists(os.path.join(top, ".git")):
-        out = subprocess.run(["git", "-C", top, "ls-files", "-co", "--exclude-standard"],
+        out = subprocess.run(["git", "-c", "safe.directory=*", "-C", top, "ls-files", "-co", "--exclude-standard"],
                              stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
         return sorted(set(f for f in out.splitlines() if os.path.isfile(os.path.join(top, f))))
     found = []
