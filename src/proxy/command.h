@@ -37,13 +37,15 @@ struct command {
 	struct slot *slot;	   /* where it waits or is outstanding; NULL: it was answered */
 	struct list_node deadline; /* in router->deadlines while slot is set */
 
-	bool answered; /* by the function: `answer` is held and worked off */
+	bool beginning; /* inside entities_command(): what ends it now is told later */
+	bool answered;	/* by the function: `answer` is held and worked off */
 	struct entity_answer answer;
 	size_t effect_next;
 
 	struct task failed; /* carries `failure` out of the call that found it */
 	enum grpc_code failure_code;
 	char *failure_text;
+	bool failure_of_function; /* outcome.failure */
 };
 
 /* The table's answers to the router: exactly one of them for each command that it was given. */

@@ -468,7 +468,7 @@ static void append_events(struct event_sourced *es)
 	char why[ERR_TEXT_MAX] = "out of memory for the reply's events";
 	struct client_record *records = arena_alloc(&es->arena, (reply->n_events + 1) * sizeof *records);
 	if (!records || !check_events(es, reply, why)) {
-		report(es, "%s", why);
+		log_warn("events not kept", LOG_SPAN("stream", es->config.stream), LOG_STR("error", why));
 		refuse_current(es, GRPC_RESOURCE_EXHAUSTED, span_str(why), false);
 		close_stream(es, true);
 		return;

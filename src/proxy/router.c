@@ -114,14 +114,15 @@ static void end(struct command *c, enum grpc_code code, struct span text, bool f
 static void run_failed(struct task *task)
 {
 	struct command *c = CONTAINER_OF(task, struct command, failed);
-	end(c, c->failure_code, span_str(c->failure_text), false);
+	end(c, c->failure_code, span_str(c->failure_text), c->failure_of_function);
 }
 
 /* Ends a command that could not be begun, outside of the call that began it. */
-static void end_later(struct command *c, enum grpc_code code, const char *text)
+static void end_later(struct command *c, const struct outcome *outcome)
 {
-	c->failure_code = code;
-	c->failure_text = mem_xstrdup(text);
+	c->failure_code = outcome->code;
+	c->failure_text = mem_xdup(outcome->message.p, outcome->message.n);
+	c->failure_of_function = outcome->failure;
 	c->failed.run = run_failed;
 	mailbox_post(loop_mailbox(c->router->config.loop), &c->failed);
 }
@@ -170,14 +171,20 @@ static void begin(struct command *c)
 	struct router *r = c->router;
 	struct err err = {0};
 	if (!c->payload) {
-		end_later(c, GRPC_RESOURCE_EXHAUSTED, "out of memory for the command");
+		end_later(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
+					       .message = SPAN("out of memory for the command")});
 		return;
 	}
-	if (entities_command(r->entities, c, &err)) {
-		end_later(c, err.code == ERR_LIMIT ? GRPC_RESOURCE_EXHAUSTED : grpc_code_of(err.code),
-			  err.text);
+	c->beginning = true;
+	enum err_code code = entities_command(r->entities, c, &err);
+	c->beginning = false;
+	if (code) {
+		enum grpc_code told = code == ERR_LIMIT ? GRPC_RESOURCE_EXHAUSTED : grpc_code_of(code);
+		end_later(c, &(struct outcome){.code = told, .message = span_str(err.text)});
 		return;
 	}
+	if (!c->slot) /* refused at once */
+		return;
 	list_push_back(&r->deadlines, &c->deadline);
 	arm_timer(r);
 }
@@ -266,7 +273,7 @@ static struct command *run_child(struct command *c, const struct spec_method *ta
 		snprintf(text, sizeof text, "more than %d forwards and side effects follow from one command",
 			 LIMIT_FORWARD_DEPTH);
 		router_report(c->router, span_str(text));
-		end_later(child, GRPC_INTERNAL, text);
+		end_later(child, &(struct outcome){.code = GRPC_INTERNAL, .message = span_str(text)});
 	} else {
 		begin(child);
 	}
@@ -417,6 +424,10 @@ void command_answered(struct command *c, struct entity_answer *answer)
 void command_refused(struct command *c, const struct outcome *outcome)
 {
 	must(c->magic == COMMAND_MAGIC && !c->slot);
+	if (c->beginning) {
+		end_later(c, outcome);
+		return;
+	}
 	tell_end(c, outcome);
 	command_free(c);
 }

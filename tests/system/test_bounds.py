@@ -109,7 +109,7 @@ def test_a_reply_with_too_many_events_fails_its_command_and_replays(lab):
     assert "10001 events" in stage.failed(answer, "RESOURCE_EXHAUSTED")
     stage.ended(stream)
     stage.rec.entity(e).expect(e.init())
-    stage.rec.expect_report("10001 events")
+    stage.quiet()  # the client was told; the function has broken no rule of the protocol
 
 
 def test_an_event_over_the_record_limit_fails_its_command_and_replays(lab):
@@ -120,7 +120,7 @@ def test_an_event_over_the_record_limit_fails_its_command_and_replays(lab):
     assert "event 2 of the reply" in stage.failed(answer, "RESOURCE_EXHAUSTED")
     stage.ended(stream)
     stage.rec.entity(e).expect(e.init())  # the small one was not kept either
-    stage.rec.expect_report("event 2 of the reply")
+    stage.quiet()
 
 
 def test_a_snapshot_over_the_record_limit_is_dropped_and_its_events_are_kept(lab):

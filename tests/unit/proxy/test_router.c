@@ -27,6 +27,7 @@ static struct table {
 	struct command *waiting[64]; /* not sent */
 	size_t count;
 	enum err_code refuse;
+	bool refuse_at_once; /* by command_refused(), inside the call */
 	struct buf log;
 	int64_t now_us;
 	struct router *router;
@@ -62,6 +63,10 @@ enum err_code entities_command(struct entities *e, struct command *c, struct err
 		return err_set(err, t.refuse, "refused by the test");
 	say("run %.*s.%.*s(%.*s)", SPAN_ARG(c->method->service->name), SPAN_ARG(c->entity.name),
 	    SPAN_ARG(c->entity.payload.value));
+	if (t.refuse_at_once) {
+		command_refused(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED, .message = SPAN("full")});
+		return ERR_OK;
+	}
 	cr_assert_lt(t.count, ARRAY_LEN(t.waiting));
 	t.waiting[t.count++] = c;
 	c->slot = &the_slot;
@@ -307,6 +312,29 @@ Test(router, tells_what_cannot_be_begun_later)
 	while (loop_run_once(t.loop, false))
 		;
 	expect("A ends RESOURCE_EXHAUSTED refused by the test; B ends INVALID_ARGUMENT refused by the test");
+}
+
+/* As when there is no memory to send it: nobody is called back inside the call that began it. */
+Test(router, tells_later_what_its_entity_refuses_at_once)
+{
+	t.refuse_at_once = true;
+	call("/shop.Cart/GetCart", "p", "A");
+	command_cancel(call("/shop.Cart/GetCart", "q", "B"));
+	expect("run shop.Cart.GetCart(p); run shop.Cart.GetCart(q)");
+	while (loop_run_once(t.loop, false))
+		;
+	expect("A ends RESOURCE_EXHAUSTED full");
+}
+
+Test(router, goes_on_after_an_effect_that_its_entity_refuses_at_once)
+{
+	call("/shop.Cart/AddItem", "p", "A");
+	t.refuse_at_once = true;
+	answer_forward("p", "shop.Wishes", "Wish", "f", EFFECTS({"shop.Wishes", "Wish", "w", true}));
+	expect("run shop.Cart.AddItem(p); run shop.Wishes.Wish(w)");
+	while (loop_run_once(t.loop, false))
+		;
+	expect("run shop.Wishes.Wish(f); A ends RESOURCE_EXHAUSTED full");
 }
 
 Test(router, reports_a_reply_of_another_type_and_sends_it)
