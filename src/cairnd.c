@@ -29,6 +29,7 @@
 
 #define WORKERS_MAX 64
 #define METRICS_TEXT_MAX (4 * MIB)
+#define WATCH_MS 500
 #define LARGE_BUFFER_BYTES (5 << 18) /* a response and its buffer's slack */
 
 enum exit_code { EXIT_RUN = 0, EXIT_TROUBLE = 1, EXIT_USAGE = 2 };
@@ -81,6 +82,7 @@ struct app {
 	struct journal_service *service;
 	struct journal_reflection *reflection;
 	struct grpc_health *health;
+	struct loop_timer *watch; /* looks after the storage */
 	bool draining;
 };
 
@@ -106,6 +108,29 @@ static void manager_notify(const char *state)
 		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
 		log_warn("the service manager was not told", LOG_STR("state", state));
 	close(fd);
+}
+
+/* ---- is all well? ------------------------------------------------------------------------------- */
+
+static bool app_takes_appends(const struct app *app)
+{
+	struct journal_info info;
+
+	journal_info(app->journal, &info);
+	return info.takes_appends;
+}
+
+/* A storage that has failed serves reads on, but is no journal to send clients to. */
+static void app_on_watch(void *arg)
+{
+	struct app *app = OBJ_CAST(struct app, arg, APP_MAGIC);
+
+	if (app_takes_appends(app)) {
+		loop_timer_set(app->watch, WATCH_MS);
+		return;
+	}
+	grpc_health_set(app->health, "", false);
+	grpc_health_set(app->health, JOURNAL_SERVICE_NAME, false);
 }
 
 /* ---- plain HTTP --------------------------------------------------------------------------------- */
@@ -145,6 +170,9 @@ static void http_handle(struct http_exchange *x, const struct http_request *requ
 		http_metrics(x);
 	else if (span_eq_str(path, "/readyz") && __atomic_load_n(&app->draining, __ATOMIC_RELAXED))
 		http_text(x, 503, "text/plain; charset=utf-8", SPAN("shutting down\n"));
+	else if (span_eq_str(path, "/readyz") && !app_takes_appends(app))
+		http_text(x, 503, "text/plain; charset=utf-8",
+			  SPAN("the storage has failed: no appends until a restart\n"));
 	else
 		http_text(x, 200, "text/plain; charset=utf-8", SPAN("ok\n"));
 }
@@ -283,9 +311,12 @@ static void app_run(struct app *app)
 		snprintf(name, sizeof(name), "worker %u", (unsigned)i % WORKERS_MAX);
 		loop_thread_start(app->loops[i], name);
 	}
+	app->watch = loop_timer_new(app->loops[0], app_on_watch, app);
+	loop_timer_set(app->watch, WATCH_MS);
 	app_say(app);
 	manager_notify("READY=1");
 	loop_run(app->loops[0]);
+	loop_timer_free(app->watch);
 	/* Nothing is open any more, or the grace is over. What the sequencer still has is decided, and
 	 * its answers go to mailboxes that nobody but us looks into. */
 	journal_stop(app->journal);

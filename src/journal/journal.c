@@ -31,7 +31,8 @@ void journal_info(const struct journal *j, struct journal_info *ret)
 {
 	*ret = (struct journal_info){.head = journal_cursor_at(j, journal_head(j)),
 				     .last_commit = {atomic_load(&j->last_commit_us)},
-				     .storage_name = j->storage->ops->name};
+				     .storage_name = j->storage->ops->name,
+				     .takes_appends = sequencer_takes_appends(j->sequencer)};
 }
 
 enum err_code journal_cursor_check(const struct journal *j, const struct journal_cursor *cursor,

@@ -36,7 +36,8 @@ struct sequencer {
 	struct append *first, **last_next;
 	size_t waiting, wake_at; /* wake_at: the thread sleeps until so many wait; 0: it is awake */
 	struct journal_room *rooms;
-	bool stopping, failed;
+	bool stopping;
+	atomic_bool failed; /* set under the lock; whoever only wants to know looks without */
 	atomic_size_t queue_bytes; /* accepted and not answered */
 
 	/* The sequencer's thread alone. */
@@ -97,6 +98,11 @@ bool sequencer_cancel(struct sequencer *s, struct append *a)
 		a->state = APPEND_WITHDRAWN;
 	pthread_mutex_unlock(&s->lock);
 	return withdrawn;
+}
+
+bool sequencer_takes_appends(const struct sequencer *s)
+{
+	return !atomic_load_explicit(&s->failed, memory_order_relaxed);
 }
 
 bool sequencer_has_room(const struct sequencer *s)

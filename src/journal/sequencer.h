@@ -37,6 +37,7 @@ bool sequencer_step(struct sequencer *s);
 enum err_code sequencer_append(struct sequencer *s, struct append **append, struct err *err);
 bool sequencer_cancel(struct sequencer *s, struct append *a);
 bool sequencer_has_room(const struct sequencer *s);
+bool sequencer_takes_appends(const struct sequencer *s);
 void sequencer_when_room(struct sequencer *s, struct journal_room *room);
 
 /* How long to wait for k appends, given the time of recent syncs: the rule, for its test. */

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import signal
 import socket
 import struct
@@ -172,6 +173,36 @@ def test_a_full_disk_refuses_appends_until_there_is_room(lab):
     finally:
         lab.close()
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_write_error_ends_appends_until_a_restart(lab):
+    """The file system refuses to let the file grow (EFBIG): unlike a full disk, nobody knows what is next."""
+    port = free_port()
+    process = lab.run("cairnd", ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\"", tools.program("cairnd"),
+                                 "--listen", "127.0.0.1:%d" % port, "--storage", "file:data"])
+    process.wait_ready(lambda: accepts(port), "listens")
+    journal = Journal(port)
+    journal.append(to_stream("s", event("Before")))
+    assert http_request(port, "GET", "/readyz").status == 200
+    api = Api(journal.channel)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100000, resource.RLIM_INFINITY))
+    request = to_stream("s", event("Lost", b"x" * 200000))
+    for _ in range(2):
+        error = refused_append(journal, request)
+        assert error.code == "UNAVAILABLE" and error.refusal.code == 14, str(error)
+    assert [e.header.type for e in journal.read()] == ["Before"], "reads go on"
+    answer = http_request(port, "GET", "/readyz")
+    assert answer.status == 503 and b"storage" in answer.body
+    assert http_request(port, "GET", "/healthz").status == 200
+    for service in ("", "cairn.journal.v1.Journal"):
+        eventually(lambda: api.call("grpc.health.v1.Health/Check", service=service).status == 2, "not serving")
+    process.wait_text("level=error.*no more appends until a restart")
+    assert process.terminate() == 0
+    process.start()  # without the limit
+    process.wait_ready(lambda: accepts(port), "listens")
+    again = Journal(port)
+    assert again.append(request).first_position == 1
+    assert [e.header.type for e in again.read()] == ["Before", "Lost"]
 
 
 def test_sigterm_ends_subscriptions_and_append_streams(cairnd, journal):
