@@ -194,6 +194,10 @@ static enum err_code plan_index(struct query *query, uint64_t from, uint64_t bel
 	enum index_list list = q->source == STORAGE_STREAM ? INDEX_STREAM : INDEX_CATEGORY;
 	uint64_t number;
 	size_t n = PLAN_ENTRIES - plan->n;
+	if (n == 0) { /* the tables have filled it: the next plan asks the index */
+		plan->end = false;
+		return ERR_OK;
+	}
 	enum err_code code = file_index_number(view, list, q->name, &number, err);
 	if (code == ERR_NOT_FOUND)
 		return ERR_OK;

@@ -223,6 +223,59 @@ Test(file, the_index_grows_under_its_readers)
 	rig_release(&rig);
 }
 
+/* Records of one stream: `old` are in the index, `recent` in the table. */
+static void read_backward(size_t old, size_t recent)
+{
+	struct rig r;
+	struct storage *s = NULL;
+	struct storage_reader *reader = NULL;
+	rig_init(&r);
+	struct file_options options = file_options_default;
+	struct storage_config config = {.location = span_str(r.dir)};
+	options.index_by_hand = true;
+	options.index_map_bytes = 16 * MIB;
+	cr_assert_eq(file_open_with(&config, &options, &s, &r.err), ERR_OK, "%s", r.err.text);
+	for (size_t i = 0; i < old; i++)
+		cr_assert_eq(rig_append(&r, s, "c|x", i + 1), STORAGE_OK, "%s", r.err.text);
+	cr_assert_eq(file_index_now(s, &r.err), ERR_OK, "%s", r.err.text);
+	for (size_t i = 0; i < recent; i++)
+		cr_assert_eq(rig_append(&r, s, "c|x", old + i + 1), STORAGE_OK, "%s", r.err.text);
+	cr_assert_eq(storage_reader_open(s, &reader, &r.err), ERR_OK);
+	for (int category = 0; category < 2; category++) {
+		struct storage_query q = {.source = category ? STORAGE_CATEGORY : STORAGE_STREAM,
+					  .name = category ? SPAN("c") : SPAN("c|x"),
+					  .backward = true,
+					  .from = UINT64_MAX,
+					  .below_position = UINT64_MAX,
+					  .max_bytes = 1 * MIB};
+		struct storage_page page;
+		struct buf out;
+		buf_init(&out, 4 * MIB);
+		cr_assert_eq(storage_read(reader, &q, &out, &page, &r.err), ERR_OK, "%s", r.err.text);
+		cr_expect(page.end);
+		cr_expect_eq(page.records, old + recent);
+		struct span run = buf_span(&out), entry;
+		for (uint64_t position = old + recent; position-- > 0;) {
+			cr_assert_eq(record_next(&run, &entry, NULL, NULL), ERR_OK);
+			cr_assert_eq(record_position(entry), position);
+		}
+		buf_release(&out);
+	}
+	storage_reader_close(reader);
+	storage_close(s);
+	rig_release(&r);
+}
+
+/* A read plans 512 positions at a time, from the tables and from the index. */
+Test(file, reads_backward_where_the_tables_fill_a_plan_exactly)
+{
+	static const size_t sizes[] = {511, 512, 513, 1024};
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+		read_backward(3, sizes[i]);
+	read_backward(512, 3);
+	read_backward(512, 512);
+}
+
 /* Many segments, few open files. */
 Test(file, keeps_a_bounded_number_of_segments_open)
 {
