@@ -34,11 +34,11 @@ struct command {
 	const struct reply_sink *sink; /* NULL: nobody listens any more */
 	void *sink_arg;
 
-	struct slot *slot;	   /* where it waits or is outstanding; NULL: it was answered */
+	struct slot *slot;         /* where it waits or is outstanding; NULL: it was answered */
 	struct list_node deadline; /* in router->deadlines while slot is set */
 
 	bool beginning; /* inside entities_command(): what ends it now is told later */
-	bool answered;	/* by the function: `answer` is held and worked off */
+	bool answered;  /* by the function: `answer` is held and worked off */
 	struct entity_answer answer;
 	size_t effect_next;
 

@@ -13,6 +13,7 @@ from google.protobuf import any_pb2
 import harness
 import model
 import protos
+import tools
 from entity import effect
 from model import happened, request, response
 from recorder import CANCEL, DISCOVER
@@ -68,6 +69,52 @@ def test_the_function_is_found_soon_after_it_is_there(lab):
 
 
 Function = collections.namedtuple("Function", "port")
+
+
+def test_three_variables_are_enough(lab):
+    """As the compatibility kit starts it; no port but the function's and its own, no journal to be had."""
+    rec, port = lab.recorder(spec=model.spec()), harness.free_port()
+    proxy = lab.run("bare", [tools.program("cairn-proxy")], {
+        "HTTP_PORT": str(port), "USER_FUNCTION_HOST": "127.0.0.1", "USER_FUNCTION_PORT": str(rec.port)},
+        kind=harness.Program)
+    rec.expect_discovery(timeout=3)
+    proxy.wait_ready(lambda: harness.status_of(port, "/") == 404, "answers GET /")
+    answer = harness.http_request(port, "GET", "/", headers={"K-Network-Probe": "queue"})
+    assert (answer.status, answer.body) == (200, b"queue")
+    rec.nothing_more()
+
+
+def test_a_goaway_and_the_same_spec_leave_everything_as_it_was(lab):
+    stage = Stage(lab)
+    answer, stream, e = stage.begin("old")
+    stream.send(e.reply(1, response("")).message)
+    answer.result()
+    stage.rec.goaway()
+    stage.quiet()  # nothing until it is needed
+    answered(stage, "new")
+    stage.rec.expect_discovery()
+    assert stage.command(stream, e, 2, "still", e.reply(2, response("there"))) == response("there")
+    answered(stage, "newer")
+    stage.quiet()
+
+
+@pytest.mark.parametrize("changed", [
+    dict(change_files=lambda files: model.file_of(files).message_type[0].field.add(
+        name="more", number=9, label=1, type=9, json_name="more")),
+    dict(passivate_ms=50000)], ids=["descriptors", "passivation"])
+def test_entities_of_a_service_that_changed_are_passivated(lab, changed):
+    stage = Stage(lab)
+    answer, stream, e = stage.begin("idle")
+    stream.send(e.reply(1, response(""), events=[happened("1")]).message)
+    answer.result()
+    stage.rec.spec = model.spec(**changed)
+    stage.rec.goaway()
+    answered(stage, "new")
+    stage.rec.expect_discovery()
+    stage.ended(stream)
+    answer, stream, e = stage.begin("idle", expect=(e.init(), e.event(1, happened("1"))))
+    stream.send(e.reply(1, response("")).message)
+    answer.result()
 
 
 def options_of(rule):
@@ -379,4 +426,59 @@ def test_a_forwards_reply_is_held_against_the_method_that_was_called(stage):
     other.expect(two.init(), two.command(1, "Wrap", body))
     other.send(two.reply(1, response("fits Process")).message)  # not Wrap's output, but what was called has
     assert answer.result() == response("fits Process")
+    stage.quiet()
+
+
+# --- the function's connections ------------------------------------------------------------------
+
+def test_one_of_several_connections_may_break(lab):
+    """The function is gone when the last one is: its entities come back by another, and nobody asks again what
+    it serves."""
+    stage = Stage(lab, max_streams=2)
+    streams = {}
+    for i in range(6):
+        answer, stream, e = stage.begin("e%d" % i)
+        stream.send(e.reply(1, response(""), events=[happened("1")]).message)
+        answer.result()
+        streams[e.entity_id] = stream
+    assert len({s.connection.number for s in streams.values()}) == 3
+    broken = streams["e0"].connection
+    lost = [name for name, s in streams.items() if s.connection is broken]
+    for name in lost:
+        streams[name].drop()
+    for name in lost:
+        e = stage.entity(name)
+        answer, stream, e = stage.begin(name, expect=(e.init(), e.event(1, happened("1"))))
+        stream.send(e.reply(1, response("back")).message)
+        assert answer.result() == response("back")
+    stage.quiet()
+
+
+def test_a_function_that_takes_one_stream_a_connection(lab):
+    stage = Stage(lab, max_streams=1)
+    answer, stream, e = stage.begin()
+    other_answer, other, o = stage.begin("other")
+    stream.send(e.reply(1, model.pb.State(all="x")).message)  # a report needs a stream of its own
+    assert answer.result() == response("x")
+    stage.rec.expect_report("cairn.test.State")
+    other.send(o.forward(1, model.MODEL, "Look", request("e", "f")).message)
+    stream.expect(e.command(2, "Look", request("e", "f")))
+    stream.send(e.reply(2, response("looked")).message)
+    assert other_answer.result() == response("looked")
+    stage.quiet()
+
+
+def test_a_function_may_bring_the_descriptors_of_the_proxys_own_services(lab):
+    probe = Stage(lab)
+    own = Reflection(probe.channel).files(file_containing_symbol="grpc.health.v1.Health")[0]
+
+    def change(files):
+        file = files.file.add()
+        file.CopyFrom(own)
+        file.name = "health.proto"  # by another name, as some toolchains do
+        del file.message_type[0].field[:]
+    stage = Stage(lab, model.spec(change_files=change))
+    assert Reflection(stage.channel).files(file_containing_symbol="grpc.health.v1.Health")[0].name \
+        == "health.proto"
+    answered(stage, "e")
     stage.quiet()

@@ -64,7 +64,8 @@ enum err_code entities_command(struct entities *e, struct command *c, struct err
 	say("run %.*s.%.*s(%.*s)", SPAN_ARG(c->method->service->name), SPAN_ARG(c->entity.name),
 	    SPAN_ARG(c->entity.payload.value));
 	if (t.refuse_at_once) {
-		command_refused(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED, .message = SPAN("full")});
+		command_refused(c,
+				&(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED, .message = SPAN("full")});
 		return ERR_OK;
 	}
 	cr_assert_lt(t.count, ARRAY_LEN(t.waiting));
