@@ -230,8 +230,8 @@ def channel_to(port, **options):
     """A grpcio channel of its own (grpcio otherwise shares connections between channels) that looks for a
     server that was lost again soon."""
     every = {"grpc.use_local_subchannel_pool": 1, "grpc.max_receive_message_length": 64 << 20,
-             "grpc.initial_reconnect_backoff_ms": 100, "grpc.min_reconnect_backoff_ms": 100,
-             "grpc.max_reconnect_backoff_ms": 500,
+             "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 500,
+             "grpc.min_reconnect_backoff_ms": 5000,  # which is how long an attempt may take
              **{k.replace("_", ".", 1): v for k, v in options.items()}}
     channel = grpc.insecure_channel("127.0.0.1:%d" % port, list(every.items()))
     # grpcio reads a connection only while somebody waits for something; a subscriber does. Otherwise PINGs
