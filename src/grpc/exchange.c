@@ -105,6 +105,22 @@ bool exchange_header_is_ours(struct span name)
 	return name.n == 0 || name.p[0] == ':';
 }
 
+bool exchange_name_is_legal(struct span name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if (name.p[i] <= 0x20 || name.p[i] >= 0x7f || name.p[i] == ':')
+			return false;
+	return name.n > 0;
+}
+
+bool exchange_header_is_legal(struct span name, struct span value)
+{
+	for (size_t i = 0; i < value.n; i++)
+		if ((value.p[i] < 0x20 && value.p[i] != '\t') || value.p[i] == 0x7f)
+			return false;
+	return exchange_name_is_legal(name);
+}
+
 void exchange_date(char buf[EXCHANGE_DATE_BYTES])
 {
 	static const char days[] = "SunMonTueWedThuFriSat";
@@ -126,7 +142,8 @@ static void exchange_start_http2(struct http_exchange *x, int status, const stru
 	int n = snprintf(code, sizeof(code), "%d", status);
 	enum err_code rc = header_list_put(&list, a, SPAN(":status"), span_of(code, (size_t)n));
 	for (size_t i = 0; rc == ERR_OK && headers && i < headers->n; i++)
-		if (!exchange_header_is_ours(headers->items[i].name))
+		if (!exchange_header_is_ours(headers->items[i].name) &&
+		    exchange_header_is_legal(headers->items[i].name, headers->items[i].value))
 			rc = header_list_put(&list, a, headers->items[i].name, headers->items[i].value);
 	if (rc == ERR_OK && content_length >= 0) {
 		n = snprintf(length, sizeof(length), "%lld", (long long)content_length);

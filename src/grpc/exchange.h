@@ -42,6 +42,10 @@ void exchange_refuse(struct http_exchange *x, int status, const char *text);
 
 /* Headers that describe the connection or the length: the library's business, never the user's. */
 bool exchange_header_is_ours(struct span name);
+/* May it be sent, or does it break the lines of HTTP/1, on this connection or behind the next proxy? Of names,
+ * those that two servers could read in two ways are not taken either. */
+bool exchange_name_is_legal(struct span name);
+bool exchange_header_is_legal(struct span name, struct span value);
 void exchange_date(char buf[EXCHANGE_DATE_BYTES]); /* RFC 9110's form of now */
 
 #endif

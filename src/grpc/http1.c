@@ -41,11 +41,15 @@ struct http1 {
 	} items[LIMIT_HEADERS];
 	size_t item_n;
 	bool in_value;
+	/* A value may come in two pieces where the input was cut, and only there: else its line is folded. */
+	const char *input, *input_end;
+	bool value_at_end, value_goes_on;
 	int refuse; /* the status to refuse it with, or 0 */
 
 	/* The request and its answer. */
 	bool message_done; /* the request is whole */
 	bool keep_alive, chunked, broken;
+	bool awaits_continue; /* the client may never send the body if it does not hear 100 */
 };
 
 /* ---- the head of a request ----------------------------------------------------------------------------- */
@@ -101,6 +105,10 @@ static int http1_on_field(http_parser *parser, const char *p, size_t n)
 static int http1_on_value(http_parser *parser, const char *p, size_t n)
 {
 	struct http1 *h = http1_of(parser);
+	/* RFC 9112, 5.2. The parser would join the lines without a space. */
+	if (h->in_value && !(h->value_goes_on && p == h->input) && h->refuse == 0)
+		h->refuse = 400;
+	h->value_at_end = p + n == h->input_end;
 	http1_gather(h, p, n);
 	h->items[h->item_n - 1].value_n += n;
 	h->in_value = true;
@@ -114,21 +122,13 @@ static void span_lower(uint8_t *p, size_t n)
 			p[i] = (uint8_t)(p[i] + ('a' - 'A'));
 }
 
-static bool name_is_legal(struct span s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] <= 0x20 || s.p[i] >= 0x7f || s.p[i] == ':')
-			return false;
-	return s.n > 0;
-}
-
 static enum err_code http1_headers(struct http1 *h, struct header_list *ret)
 {
 	uint8_t *p = h->head.p + h->target_n;
 	for (size_t i = 0; i < h->item_n; i++) {
 		struct span name = span_of(p, h->items[i].name_n);
 		/* The parser takes spaces in names, with which two servers can be made to disagree. */
-		if (!name_is_legal(name))
+		if (!exchange_name_is_legal(name))
 			return ERR_INVALID;
 		span_lower(p, name.n);
 		p += name.n;
@@ -143,6 +143,36 @@ static enum err_code http1_headers(struct http1 *h, struct header_list *ret)
 	return ERR_OK;
 }
 
+/* One Host, or from HTTP/1.0 none (RFC 9112, 3.2): of two, another server may believe the other. */
+static bool host_is_legal(const struct headers *headers, const http_parser *parser)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < headers->n; i++)
+		n += span_eq(headers->items[i].name, SPAN("host"));
+	return n == 1 || (n == 0 && parser->http_minor < 1);
+}
+
+/* The target's path, and authority where it names one: "http://host/path" is what a client says to a proxy, and
+ * a server must understand it (RFC 9112, 3.2.2). False: it is neither that nor a path. */
+static bool http1_target(struct http_request *request, struct span target, unsigned method)
+{
+	request->target = target;
+	if (method == HTTP_CONNECT || span_starts(target, SPAN("/")) || span_eq(target, SPAN("*")))
+		return true;
+	struct http_parser_url url;
+	http_parser_url_init(&url);
+	if (http_parser_parse_url((const char *)target.p, target.n, false, &url) ||
+	    !(url.field_set & (1 << UF_HOST)))
+		return false;
+	struct span rest = span_skip(target, url.field_data[UF_SCHEMA].len + strlen("://"));
+	size_t n = 0;
+	while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
+		n++;
+	request->authority = span_first(rest, n);
+	request->target = n == rest.n ? SPAN("/") : span_skip(rest, n);
+	return true;
+}
+
 static bool body_is_expected(const http_parser *parser)
 {
 	bool length = parser->content_length != 0 && parser->content_length != UINT64_MAX;
@@ -154,6 +184,9 @@ static void http1_hand_on(struct http1 *h, const struct http_request *request)
 	http_parser *parser = &h->parser;
 	struct http_exchange *x = h->x;
 	bool length = parser->content_length != UINT64_MAX && !(parser->flags & F_CHUNKED);
+	struct span expect = headers_get(&request->headers, "expect");
+	h->awaits_continue = body_is_expected(parser) && parser->http_minor >= 1 && expect.n == 12 &&
+			     strncasecmp((const char *)expect.p, "100-continue", 12) == 0;
 	if (h->refuse == 431)
 		exchange_refuse(x, 431, "the request's headers are larger than 16 KiB\n");
 	else if (h->refuse)
@@ -164,10 +197,11 @@ static void http1_hand_on(struct http1 *h, const struct http_request *request)
 		h->config.handle(x, request, h->config.arg);
 	else
 		exchange_refuse(x, 404, "not found\n");
-	struct span expect = headers_get(&request->headers, "expect");
-	if (!x->started && !h->broken && body_is_expected(parser) && parser->http_minor >= 1 &&
-	    expect.n == 12 && strncasecmp((const char *)expect.p, "100-continue", 12) == 0)
-		outq_append(&h->conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+	if (h->awaits_continue && !x->started && !h->broken) {
+		h->awaits_continue = false;
+		if (outq_append(&h->conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25))
+			http1_break(h);
+	}
 }
 
 static int http1_on_head(http_parser *parser)
@@ -184,15 +218,15 @@ static int http1_on_head(http_parser *parser)
 		enum err_code rc = http1_headers(h, &headers);
 		h->refuse = rc == ERR_OK ? 0 : rc == ERR_INVALID ? 400 : 431;
 	}
-	if (h->refuse == 400)
-		h->keep_alive = false;
 	if (h->refuse == 0) {
-		request.target = span_of(h->head.p, h->target_n);
 		request.headers = headers.h;
 		request.authority = headers_get(&headers.h, "host");
-		if (!request.authority.p && parser->http_minor >= 1)
-			h->refuse = 400; /* RFC 9112, 3.2 */
+		if (!host_is_legal(&headers.h, parser) ||
+		    !http1_target(&request, span_of(h->head.p, h->target_n), parser->method))
+			h->refuse = 400;
 	}
+	if (h->refuse == 400)
+		h->keep_alive = false;
 	h->x = http_exchange_ref(exchange_new(h->conn->loop, request.method, h->config.body_max_bytes));
 	h->x->http1 = h;
 	conn_touch(h->conn);
@@ -263,6 +297,10 @@ static void http1_bad_request(struct http1 *h, enum http_errno code)
 
 static void http1_parse(struct http1 *h, struct span bytes)
 {
+	h->input = (const char *)bytes.p;
+	h->input_end = h->input + bytes.n;
+	h->value_goes_on = h->value_at_end;
+	h->value_at_end = false;
 	size_t used = http_parser_execute(&h->parser, &http1_settings, (const char *)bytes.p, bytes.n);
 	enum http_errno code = HTTP_PARSER_ERRNO(&h->parser);
 	if (code == HPE_PAUSED) {
@@ -314,19 +352,11 @@ void http1_on_done(struct http1 *h)
 
 /* ---- the answer ---------------------------------------------------------------------------------------- */
 
-static bool value_is_legal(struct span s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((s.p[i] < 0x20 && s.p[i] != '\t') || s.p[i] == 0x7f)
-			return false;
-	return true;
-}
-
 static void http1_put(struct buf *out, const struct headers *headers)
 {
 	for (size_t i = 0; headers && i < headers->n; i++) {
 		struct span name = headers->items[i].name, value = headers->items[i].value;
-		if (exchange_header_is_ours(name) || !name_is_legal(name) || !value_is_legal(value))
+		if (exchange_header_is_ours(name) || !exchange_header_is_legal(name, value))
 			continue;
 		buf_append_span(out, name);
 		buf_append_str(out, ": ");
@@ -341,7 +371,7 @@ static void http1_consider_rest(struct http1 *h)
 	const http_parser *parser = &h->parser;
 	if (h->message_done || !body_is_expected(parser))
 		return;
-	if ((parser->flags & F_CHUNKED) || parser->content_length > HTTP1_DROP_BYTES)
+	if ((parser->flags & F_CHUNKED) || parser->content_length > HTTP1_DROP_BYTES || h->awaits_continue)
 		h->keep_alive = false;
 }
 

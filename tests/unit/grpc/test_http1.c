@@ -110,6 +110,62 @@ Test(http1, expect_is_answered_with_continue)
 	rig_stop(&rig);
 }
 
+/* Whether a body follows, nobody can know then: what comes next must not be taken for it, nor it for what comes
+ * next. */
+Test(http1, expect_that_is_answered_at_once_ends_the_connection)
+{
+	struct rig rig;
+	struct raw raw;
+	rig_start(&rig);
+	raw_connect(&raw, &rig);
+	raw_send_str(&raw,
+		     "POST /none HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+	RAW_UNTIL(&rig, &raw, raw.eof);
+	cr_assert(raw_has(&raw, "HTTP/1.1 404 "));
+	cr_assert(raw_has(&raw, "connection: close\r\n"));
+	raw_close(&raw);
+	rig_stop(&rig);
+}
+
+/* RFC 9112, 3.2.2: what a client says to a proxy must be understood by a server too. */
+Test(http1, a_target_with_scheme_and_host_is_its_path)
+{
+	struct rig rig;
+	struct raw raw;
+	rig_start(&rig);
+	raw_connect(&raw, &rig);
+	raw_send_str(&raw, "GET http://there:9000/hello?a=b HTTP/1.1\r\nHost: x\r\n\r\n"
+			   "GET HTTP://there HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+	RAW_UNTIL(&rig, &raw, raw.eof);
+	cr_assert(raw_has(&raw, "HTTP/1.1 200 "));
+	cr_assert(raw_has(&raw, "HTTP/1.1 404 "));
+	raw_close(&raw);
+	rig_stop(&rig);
+}
+
+/* At whatever byte the input is cut, a folded line is seen, and a line that is not folded is none. */
+Test(http1, a_folded_header_is_refused_at_any_split)
+{
+	static const char *const texts[] = {"GET /hello?a=b HTTP/1.1\r\nHost: x\r\nX-A: one\r\n two\r\n\r\n",
+					    "GET /hello?a=b HTTP/1.1\r\nHost: x\r\nX-A: one two\r\n\r\n"};
+	struct rig rig;
+	rig_start(&rig);
+	for (size_t t = 0; t < 2; t++) {
+		for (size_t i = 1; i < strlen(texts[t]); i++) {
+			struct raw raw;
+			raw_connect(&raw, &rig);
+			raw_send(&raw, texts[t], i);
+			for (int turn = 0; turn < 3; turn++)
+				rig_turn(&rig);
+			raw_send_str(&raw, texts[t] + i);
+			RAW_UNTIL(&rig, &raw, raw_has(&raw, "HTTP/1.1 "));
+			cr_assert(raw_has(&raw, t == 0 ? " 400 " : " 200 "), "text %zu cut at %zu", t, i);
+			raw_close(&raw);
+		}
+	}
+	rig_stop(&rig);
+}
+
 Test(http1, http_1_0_is_closed_after_the_answer)
 {
 	struct rig rig;
@@ -148,6 +204,9 @@ Test(http1, malformed_requests_are_refused)
 		"HTTP/1.1 400 ");
 	expect_refusal(&rig, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
 		       "HTTP/1.1 400 ");
+	expect_refusal(&rig, "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "HTTP/1.1 400 ");
+	expect_refusal(&rig, "GET *no HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 ");
+	expect_refusal(&rig, "GET / HTTP/1.1\r\nHost: x\r\nX-A: folded\r\n value\r\n\r\n", "HTTP/1.1 400 ");
 	expect_refusal(&rig, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
 		       "HTTP/1.1 413 ");
 	rig_stop(&rig);
