@@ -88,7 +88,7 @@ static bool legal_name(struct span name)
 	return name.n > 0;
 }
 
-static bool legal_value(struct span value)
+bool headers_value_legal(struct span value)
 {
 	for (size_t i = 0; i < value.n; i++)
 		if (value.p[i] != '\t' && (value.p[i] < ' ' || value.p[i] > '~'))
@@ -142,7 +142,7 @@ enum err_code headers_from_metadata(const struct metadata *metadata, enum header
 			continue;
 		if (e->bytes && binary_header(e->value, wire, a, &h.value))
 			return ERR_NOMEM;
-		if (!e->bytes && (!legal_value(h.value) || is_binary(h.name)))
+		if (!e->bytes && (!headers_value_legal(h.value) || is_binary(h.name)))
 			continue;
 		items[n++] = h;
 	}

@@ -24,4 +24,7 @@ enum err_code headers_to_metadata(const struct headers *headers, enum headers_wi
 enum err_code headers_from_metadata(const struct metadata *metadata, enum headers_wire wire, struct arena *a,
 				    struct headers *ret);
 
+/* May it stand in a header? Visible ASCII, and inside spaces and tabs: above all no end of a line. */
+bool headers_value_legal(struct span value);
+
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/must.h"
 #include "base/text.h"
+#include "proxy/headers.h"
 
 /* Field numbers of google.api.HttpBody. */
 enum { HTTP_BODY_CONTENT_TYPE = 1, HTTP_BODY_DATA = 2 };
@@ -223,6 +224,9 @@ static enum err_code http_body_out(const struct pb_msg *msg, struct arena *a, st
 	if (ct_field && ct_field->kind == PB_STRING)
 		content_type = pb_msg_get(msg, ct_field).bytes;
 	*ret_content_type = SPAN("application/octet-stream");
+	if (!headers_value_legal(content_type))
+		return err_set(err, ERR_INVALID, "reply of type %.*s: content_type is no header's value",
+			       SPAN_ARG(type->full_name));
 	if (content_type.n > 0) {
 		*ret_content_type = arena_dup(a, content_type);
 		if (!ret_content_type->p)

@@ -154,6 +154,24 @@ static void expect_out(struct world *w, const char *method, struct span reply, c
 	buf_release(&out);
 }
 
+/* A content type of the function's own could else end the headers where it likes. */
+Test(transcode, a_content_type_that_is_no_header_value_is_an_error)
+{
+	struct world w;
+	setup(&w);
+	struct buf out;
+	buf_init(&out, 1 * MIB);
+	struct span type = {0};
+	struct err err = {0};
+	const struct pb_method *m = pb_find_method(w.pool, SPAN("test.http.Things.Upload"));
+	cr_assert_eq(transcode_out(http_bindings_of(w.bindings, m), SPAN("\x0a\x07x\r\na: b\x12\x02zz"),
+				   &w.arena, &out, &type, &err),
+		     ERR_INVALID);
+	cr_expect(strstr(err.text, "content_type"), "%s", err.text);
+	buf_release(&out);
+	teardown(&w);
+}
+
 Test(transcode, prints_replies_whole_or_one_field_of_them)
 {
 	struct world w;
