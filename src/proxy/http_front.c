@@ -254,29 +254,10 @@ static void answer_now(struct http_exchange *x, int status, struct span text)
 	respond_text(x, status, text);
 }
 
-/* Knative's activator asks so whether the way to the pod is open. */
-static bool answer_probe(struct http_exchange *x, const struct http_request *request)
-{
-	struct span probe = headers_get(&request->headers, "k-network-probe");
-	char text[256];
-	if (!probe.p)
-		return false;
-	if (span_eq(probe, SPAN("queue"))) {
-		answer_now(x, 200, SPAN("queue"));
-		return true;
-	}
-	snprintf(text, sizeof(text), "unexpected probe header value: %.*s",
-		 (int)(probe.n < 200 ? probe.n : 200), (const char *)probe.p);
-	answer_now(x, 400, span_str(text));
-	return true;
-}
-
 void http_front_handle(struct http_exchange *x, const struct http_request *request, void *arg)
 {
 	struct http_front *front = arg;
 	struct spec *spec = router_spec(front->router);
-	if (answer_probe(x, request))
-		return;
 	if (!spec) {
 		answer_now(x, 503, SPAN("the function has not been discovered yet"));
 		return;

@@ -2,6 +2,7 @@
 its connections, what reflection says of the proxy itself, faults as HTTP shows them, sizes, ids, keys."""
 
 import collections
+import http.client
 import socket
 import subprocess
 import threading
@@ -186,7 +187,7 @@ def test_services_are_listed_whatever_is_asked(stage, text):
 
 def test_an_unknown_grpc_path_is_unimplemented_with_http_200(stage):
     """grpcio reads a 404 as UNIMPLEMENTED too, so this looks at the HTTP/2 itself."""
-    def post(path, kind):
+    def status(path, kind):
         return subprocess.run(
             ["curl", "-s", "--max-time", "20", "--http2-prior-knowledge", "-D", "-", "-o", "/dev/null", "-X",
              "POST", "-H", "content-type: " + kind, "-H", "te: trailers", "--data-binary", "",
@@ -194,11 +195,29 @@ def test_an_unknown_grpc_path_is_unimplemented_with_http_200(stage):
             capture_output=True, text=True, check=True).stdout.lower().replace("\r", "")
     for path in ("/no.Such/Method", "/cairn.test.Model/Nope", "/"):
         for kind in ("application/grpc", "application/grpc+proto"):
-            answer = post(path, kind)
+            answer = status(path, kind)
             assert answer.startswith("http/2 200"), answer
             assert "grpc-status: 12\n" in answer, answer
             assert "content-type: application/grpc" in answer, answer
-        assert post(path, "application/json").startswith("http/2 404")
+        assert status(path, "application/json").startswith("http/2 404")
+
+
+@pytest.mark.parametrize("value, status", [("queue", 200), ("x" * 300, 400)],
+                         ids=["queue", "other"])
+def test_a_probe_is_answered_before_any_route_and_the_connection_goes_on(stage, value, status):
+    connection = http.client.HTTPConnection("127.0.0.1", stage.proxy.port, timeout=20)
+    try:
+        for path in ("/model/e/process", "/cairn.test.Two/Call", "/"):
+            connection.request("POST", path, b'{"text": "never run"}', {
+                "K-Network-Probe": value, "Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = value if status == 200 else "unexpected probe header value: " + value
+            assert (answer.status, answer.read().decode()) == (status, text)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 404
+    finally:
+        connection.close()
+    stage.quiet()
 
 
 def test_messages_of_12_mib_are_taken_and_larger_ones_are_not(stage):
@@ -213,7 +232,7 @@ def test_messages_of_12_mib_are_taken_and_larger_ones_are_not(stage):
     assert stage.command(stream, e, 2, "still there", e.reply(2, response("ok"))) == response("ok")
 
 
-def http(stage, path="/model/e/process", body='{"text": "go"}'):
+def post(stage, path="/model/e/process", body='{"text": "go"}'):
     """A command by HTTP, in the background; call the result for the answer."""
     answers = []
     thread = threading.Thread(
@@ -232,7 +251,7 @@ def http(stage, path="/model/e/process", body='{"text": "go"}'):
     (lambda s, e: s.send(e.refusal(1, "").message), b"", None)],
     ids=["failure", "empty message", "empty description"])
 def test_a_fault_by_http(stage, misbehave, text, report):
-    answer = http(stage)
+    answer = post(stage)
     e = stage.entity("e")
     stream = stage.rec.entity(e)
     stream.expect(e.init(), e.command(1, "Process", request("e", "go")))
@@ -245,7 +264,7 @@ def test_a_fault_by_http(stage, misbehave, text, report):
 
 
 def test_an_unknown_forward_by_http_is_one_line(stage):
-    answer = http(stage)
+    answer = post(stage)
     e = stage.entity("e")
     stream = stage.rec.entity(e)
     stream.expect(e.init(), e.command(1, "Process", request("e", "go")))
