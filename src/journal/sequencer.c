@@ -348,6 +348,15 @@ static void catch_up(struct sequencer *s, uint64_t head)
 	s->config.committed(s->config.arg, head, s->last_commit, NULL, 0);
 }
 
+/* The outcome is unknown to storage, but its head is not: what was written after all is shown to readers
+ * now, who would else wait for the next append. */
+static void look_again(struct sequencer *s)
+{
+	struct storage_head now;
+	storage_head(s->config.storage, &now);
+	catch_up(s, now.head);
+}
+
 struct batch_times {
 	int64_t sync_us;
 	size_t bytes;
@@ -436,6 +445,7 @@ static void commit(struct sequencer *s, struct append **appends, size_t count, s
 		log_error(outcome == STORAGE_FAILED ? "storage failed: no more appends until a restart"
 						    : "appends failed",
 			  LOG_ERR(&err), LOG_U64("appends", count));
+		look_again(s);
 		fail_all(appends, count, ERR_UNAVAILABLE, &err,
 			 looked_up ? "the outcome is unknown, repeat it with the same ids"
 				   : "facts could not be looked up, nothing was written");

@@ -291,6 +291,31 @@ Test(sequencer, an_unknown_outcome_is_said_and_settled_by_repetition)
 	unknown_outcome(true);
 }
 
+Test(sequencer, what_was_written_in_spite_of_an_unknown_outcome_is_seen_at_once)
+{
+	struct bench b;
+	struct done d = {0};
+	struct got g = {0};
+	struct journal_read *read;
+	struct journal_query q = {.source = STORAGE_STREAM, .name = SPAN("x"), .live = true};
+	bench_open(&b);
+	cr_assert(journal_read_open(b.journal, &q, &b.mailbox, on_page, &g, &read, NULL) == ERR_OK);
+	bench_next(&b, read, &g);
+	cr_assert(g.page->caught_up);
+	journal_read_next(read);
+	b.fake->unknown_writes = true;
+	FAKE_SCRIPT(b.fake, STORAGE_UNKNOWN);
+	bench_append(&b, APPEND({.stream = "x", .ids = {1, 2}}), &d);
+	cr_assert(d.code == ERR_UNAVAILABLE);
+	cr_assert(journal_head(b.journal) == 2);
+	cr_assert(g.calls == 2);
+	cr_assert_str_eq(got_positions(&g), "0 1");
+	journal_read_close(read);
+	got_clear(&g);
+	done_release(&d);
+	bench_close(&b);
+}
+
 Test(sequencer, a_failed_store_takes_no_more_appends)
 {
 	struct bench b;
