@@ -24,6 +24,7 @@
 #define LIMIT_APPEND_RECORDS ((size_t)10000)	 /* the same, in records */
 #define LIMIT_BATCH_BYTES (4 * MIB)		 /* one group commit; a single append may exceed it */
 #define LIMIT_BATCH_APPENDS ((size_t)4096)	 /* the same, in requests */
+#define LIMIT_BATCH_KEYS ((size_t)65536)	 /* the same, in streams and ids that are looked up */
 #define LIMIT_SEQUENCER_QUEUE_BYTES (64 * MIB)	 /* beyond it workers stop reading */
 #define LIMIT_RESPONSE_BYTES (1 * MIB)		 /* one response of a read, or one record */
 #define LIMIT_TAIL_BYTES (16 * MIB)		 /* newest appends kept for subscribers */

@@ -58,6 +58,12 @@ struct sequencer {
 
 /* ---- the queue ------------------------------------------------------------------------------- */
 
+/* What an append holds while it waits: not its records alone, for one of conditions has none. */
+static size_t queue_bytes_of(const struct append *a)
+{
+	return a->memory_bytes - a->bytes.cap_bytes + a->bytes.n;
+}
+
 enum err_code sequencer_append(struct sequencer *s, struct append **append, struct err *err)
 {
 	struct append *a = *append;
@@ -79,7 +85,7 @@ enum err_code sequencer_append(struct sequencer *s, struct append **append, stru
 	*s->last_next = a;
 	s->last_next = &a->next;
 	s->waiting++;
-	atomic_fetch_add_explicit(&s->queue_bytes, a->bytes.n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->queue_bytes, queue_bytes_of(a), memory_order_relaxed);
 	bool wake = s->wake_at && s->waiting >= s->wake_at;
 	if (wake)
 		s->wake_at = 0;
@@ -151,13 +157,16 @@ static void give_room(struct sequencer *s, size_t bytes)
 /* Takes one batch off the queue; under the lock. */
 static void take_batch(struct sequencer *s)
 {
-	size_t bytes = 0;
+	size_t bytes = 0, keys = 0;
 	s->batch_count = 0;
 	while (s->first && s->batch_count < LIMIT_BATCH_APPENDS) {
 		struct append *a = s->first;
-		if (s->batch_count > 0 && bytes + a->bytes.n > LIMIT_BATCH_BYTES)
+		size_t more_keys = a->target_count + a->check_count + a->item_count;
+		if (s->batch_count > 0 &&
+		    (bytes + a->bytes.n > LIMIT_BATCH_BYTES || keys + more_keys > LIMIT_BATCH_KEYS))
 			break;
 		bytes += a->bytes.n;
+		keys += more_keys;
 		s->first = a->next;
 		a->next = NULL;
 		s->waiting--;
@@ -222,7 +231,7 @@ static void answer_batch(struct sequencer *s, struct append **appends, size_t co
 	for (size_t i = 0; i < count; i++) {
 		struct append *a = appends[i];
 		must(a->state == APPEND_TAKEN || a->state == APPEND_WITHDRAWN);
-		bytes += a->bytes.n;
+		bytes += queue_bytes_of(a);
 		count_answer(a, now);
 		a->state = APPEND_ANSWERED;
 		a->task.run = chain_run;

@@ -1,6 +1,6 @@
 /* The sequencer: gives every append its place, and commits in groups. One thread, or by hand.
  *
- * It takes all appends that wait (LIMIT_BATCH_BYTES, LIMIT_BATCH_APPENDS; one alone may exceed them),
+ * It takes all appends that wait (LIMIT_BATCH_BYTES, LIMIT_BATCH_APPENDS, LIMIT_BATCH_KEYS; one alone may exceed them),
  * looks up the facts, decides, appends, and only then answers, whatever the answer. The next batch
  * gathers meanwhile and is decided only after this one is durable: nothing is speculative. After a
  * batch of k > 1 it waits until k wait again, at most a tenth of the recent sync time.

@@ -147,6 +147,46 @@ Test(sequencer, batches_end_at_their_limits)
 	bench_close(&b);
 }
 
+/* An append of conditions alone: it has no records, and is not free for all that. */
+static struct append *conditions_of(struct bench *b, size_t count)
+{
+	struct append_condition *conditions = mem_xalloc(count * sizeof(*conditions));
+	char (*names)[32] = mem_xalloc(count * sizeof(*names));
+	struct append_refusal refusal;
+	struct append *a = NULL;
+	for (size_t i = 0; i < count; i++) {
+		snprintf(names[i], sizeof(names[i]), "stream %zu", i);
+		conditions[i] = (struct append_condition){.name = span_str(names[i]), .expect = APPEND_NONE};
+	}
+	struct append_request request = {.conditions = conditions, .condition_count = count};
+	cr_assert(append_new(b->journal, &request, &a, &refusal) == ERR_OK, "%s", refusal.err.text);
+	mem_free(conditions);
+	mem_free(names);
+	return a;
+}
+
+Test(sequencer, conditions_count_in_a_batch_and_in_the_queue)
+{
+	struct bench b;
+	static struct done d[200];
+	size_t count = 0, answered = 0;
+	bench_open(&b);
+	for (; journal_has_room(b.journal); count++) {
+		cr_assert(count < ARRAY_LEN(d), "the queue never fills");
+		submit(&b, conditions_of(&b, LIMIT_APPEND_RECORDS), &d[count]);
+	}
+	journal_step(b.journal);
+	mailbox_drain(&b.mailbox);
+	for (size_t i = 0; i < count; i++)
+		answered += d[i].calls;
+	cr_assert(answered == LIMIT_BATCH_KEYS / LIMIT_APPEND_RECORDS, "%zu in one batch", answered);
+	bench_run(&b);
+	for (size_t i = 0; i < count; i++)
+		cr_assert(d[i].calls == 1 && d[i].code == ERR_OK);
+	release_all(d, count);
+	bench_close(&b);
+}
+
 Test(sequencer, one_append_alone_may_exceed_a_batch)
 {
 	struct bench b;
