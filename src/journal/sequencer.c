@@ -18,6 +18,7 @@
 
 #define MOVED_LOG_EVERY 3
 #define FACTS_ARENA_BYTES (64 * MIB)
+#define CLOCK_FAR_US ((int64_t)60 * 1000000)
 
 /* Appends that are answered on one mailbox with one task. */
 struct chain {
@@ -50,6 +51,9 @@ struct sequencer {
 	struct chain *chains;
 	size_t chain_count, chain_cap;
 	struct wall_time last_commit;
+	struct wall_time seen_wall; /* by the clock, when it was looked at last */
+	struct mono_time seen_mono;
+	bool clock_behind; /* far behind the last record, and that has been said */
 	uint64_t head; /* as far as is known */
 	bool full;     /* the last batch found no room */
 	size_t last_batch;
@@ -371,6 +375,36 @@ struct batch_times {
 	size_t bytes;
 };
 
+/* Nothing depends on the clock but the time that records are dated with; that never goes back. So a clock
+ * that is far behind the last record, or that jumps ahead and takes all later records along, is the
+ * operator's to know of. (How old the last record is says nothing: a journal may be idle.) */
+static struct wall_time look_at_clock(struct sequencer *s)
+{
+	struct wall_time now = clock_wall(s->config.clock);
+	struct mono_time mono = clock_mono(s->config.clock);
+	int64_t behind_us = s->last_commit.us - now.us;
+	int64_t jump_us = now.us - s->seen_wall.us - mono_since_us(mono, s->seen_mono);
+	s->seen_wall = now;
+	s->seen_mono = mono;
+	metric_set(METRIC_CLOCK_BEHIND_SECONDS, behind_us > 0 ? behind_us / 1000000 : 0);
+	if (behind_us >= CLOCK_FAR_US && !s->clock_behind) {
+		s->clock_behind = true;
+		log_warn("the clock is far behind the newest record: until it has caught up, records are "
+			 "dated alike; is it right?",
+			 LOG_I64("behind_seconds", behind_us / 1000000));
+	} else if (behind_us <= 0 && s->clock_behind) {
+		s->clock_behind = false;
+		log_info("the clock has caught up with the newest record");
+	}
+	if (jump_us >= CLOCK_FAR_US) {
+		metric_add(METRIC_CLOCK_JUMPS, 1);
+		log_warn("the clock has jumped ahead: what is appended now is dated by it, and nothing later "
+			 "will be dated earlier; is it right?",
+			 LOG_I64("jump_seconds", jump_us / 1000000));
+	}
+	return now;
+}
+
 /* Looks up, decides and appends, until storage has not moved. */
 static enum storage_outcome attempt(struct sequencer *s, struct append **appends, size_t count,
 				    uint64_t *ret_head, struct decide_outcome *ret_decided,
@@ -389,7 +423,7 @@ static enum storage_outcome attempt(struct sequencer *s, struct append **appends
 		}
 		*ret_looked_up = true;
 		catch_up(s, *ret_head);
-		decide_run(&s->decide, *ret_head, clock_wall(s->config.clock), s->last_commit, appends, count,
+		decide_run(&s->decide, *ret_head, look_at_clock(s), s->last_commit, appends, count,
 			   ret_decided);
 		arena_release(&arena);
 		write_out(s, appends, count, *ret_head, ret_decided);
@@ -605,6 +639,9 @@ enum err_code sequencer_new(const struct sequencer_config *config, struct sequen
 	storage_head(config->storage, &head);
 	s->head = head.head;
 	s->last_commit = head.last_commit;
+	s->seen_wall = clock_wall(config->clock);
+	s->seen_mono = clock_mono(config->clock);
+	look_at_clock(s);
 	s->last_next = &s->first;
 	s->batch = mem_xalloc(LIMIT_BATCH_APPENDS * sizeof(struct append *));
 	s->written = mem_xalloc(LIMIT_BATCH_APPENDS * sizeof(struct append *));

@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/must.h"
 #include "journal/sequencer.h"
 
@@ -353,6 +354,33 @@ Test(sequencer, what_was_written_in_spite_of_an_unknown_outcome_is_seen_at_once)
 	journal_read_close(read);
 	got_clear(&g);
 	done_release(&d);
+	bench_close(&b);
+}
+
+Test(sequencer, a_clock_far_from_the_last_record_is_counted_and_never_goes_back)
+{
+	struct bench b;
+	struct done d[4] = {0};
+	int64_t newest = 0;
+	bench_open(&b);
+	int64_t jumps = metric_get(METRIC_CLOCK_JUMPS), start = b.clock.wall_us;
+	/* Idle is not far; a jump is, then the way back, then it has caught up. */
+	static const struct {
+		int64_t wall_s, mono_s, behind_s, jumps;
+	} steps[] = {{86400, 86400, 0, 0}, {86400 + 3600, 86400, 0, 1}, {86400 + 60, 86460, 3540, 1},
+		     {86400 + 3700, 86400 + 3700, 0, 1}};
+	int64_t mono = b.clock.mono_us;
+	for (unsigned i = 0; i < ARRAY_LEN(steps); i++) {
+		b.clock.wall_us = start + steps[i].wall_s * 1000000;
+		b.clock.mono_us = mono + steps[i].mono_s * 1000000;
+		bench_append(&b, APPEND({.stream = "x", .ids = {i + 1}}), &d[i]);
+		cr_assert(d[i].code == ERR_OK);
+		cr_expect(metric_get(METRIC_CLOCK_BEHIND_SECONDS) == steps[i].behind_s, "step %u", i);
+		cr_expect(append_answer(d[i].append)->commit_time.us >= newest);
+		newest = append_answer(d[i].append)->commit_time.us;
+		cr_expect(metric_get(METRIC_CLOCK_JUMPS) - jumps == steps[i].jumps, "step %u", i);
+	}
+	release_all(d, 4);
 	bench_close(&b);
 }
 
