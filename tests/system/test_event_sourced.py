@@ -1,5 +1,7 @@
 """Event sourced entities, the contract's section 3: the test plays the function."""
 
+import socket
+
 import pytest
 from google.protobuf import any_pb2
 
@@ -563,6 +565,43 @@ def test_a_drain_finishes_the_command_under_way(stage):
     assert answer.result() == response("done")
     stage.ended(stream)
     assert stage.proxy.process.wait(15) == 0
+
+
+def test_a_silent_idle_client_does_not_hold_up_the_drain(stage):
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+    with socket.create_connection(("127.0.0.1", stage.proxy.port)) as silent:
+        silent.sendall(preface)
+        assert silent.recv(9)  # the server's settings: it is an HTTP/2 connection now
+        stage.proxy.process.terminate()
+        assert stage.proxy.process.wait(10) == 0
+
+
+GARBAGE = {
+    "zeros": b"\0" * 100,
+    "ones": b"\xff" * 20000,
+    "empty lines": b"\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\0\x01\0\x01\xfc",
+    "headers without end": b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20000,
+    "no frames": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000,
+    "half a frame": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\x40\x01",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_on_the_front_disturbs_nobody(stage, garbage):
+    with socket.create_connection(("127.0.0.1", stage.proxy.port)) as peer:
+        try:
+            peer.sendall(GARBAGE[garbage])
+            peer.shutdown(socket.SHUT_WR)
+            peer.settimeout(10)
+            while peer.recv(4096):
+                pass
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # hung up on, which is an answer
+    answer, stream, e = stage.begin()
+    stream.send(e.reply(1, response("well")).message)
+    assert answer.result() == response("well")
+    stage.quiet()
 
 
 # --- payloads -----------------------------------------------------------------------------------
