@@ -444,6 +444,30 @@ static enum storage_outcome attempt(struct sequencer *s, struct append **appends
 	return outcome;
 }
 
+/* FULL: nothing of the batch is written. What is repeated from the log has been written all the same, and
+ * must not be told that it is not; that the log is still the one it was found in is asked once more. */
+static void fail_full(struct sequencer *s, struct append **appends, size_t count, uint64_t head,
+		      const struct err *why)
+{
+	bool asked = false, still = false;
+	for (size_t i = 0; i < count; i++) {
+		const struct append_answer *answer = &appends[i]->answer;
+		bool in_log = answer->code == ERR_OK && answer->repeated && answer->first_position < head;
+		if (!in_log) {
+			fail_all(&appends[i], 1, ERR_FULL, why, "no room, nothing was written");
+			continue;
+		}
+		if (!asked) {
+			struct err err = {0};
+			asked = true;
+			still = storage_append(s->config.storage, head, NULL, 0, &err) == STORAGE_OK;
+		}
+		if (!still)
+			fail_all(&appends[i], 1, ERR_UNAVAILABLE, why,
+				 "the outcome is unknown, repeat it with the same ids");
+	}
+}
+
 static void commit(struct sequencer *s, struct append **appends, size_t count, struct batch_times *times);
 
 /* REFUSED: each alone. */
@@ -476,7 +500,7 @@ static void commit(struct sequencer *s, struct append **appends, size_t count, s
 	case STORAGE_OK: committed(s, head, appends, count, &decided); return;
 	case STORAGE_FULL:
 		log_error("no room for appends", LOG_ERR(&err), LOG_U64("appends", count));
-		fail_all(appends, count, ERR_FULL, &err, "no room, nothing was written");
+		fail_full(s, appends, count, head, &err);
 		return;
 	case STORAGE_REFUSED: commit_each(s, appends, count, &err, times); return;
 	case STORAGE_FAILED:

@@ -283,6 +283,37 @@ Test(sequencer, a_full_disk_is_known_not_written_and_appends_resume)
 	bench_close(&b);
 }
 
+Test(sequencer, a_full_disk_does_not_make_a_repeat_unwritten)
+{
+	struct bench b;
+	struct done d[5] = {0};
+	bench_open(&b);
+	bench_append(&b, APPEND({.stream = "x", .ids = {1}}), &d[0]);
+	/* One whose answer was lost comes again, in a batch for which there is no room. */
+	FAKE_SCRIPT(b.fake, STORAGE_FULL);
+	submit(&b, APPEND({.stream = "y", .ids = {2}}), &d[1]);
+	submit(&b, APPEND({.stream = "x", .expect = APPEND_NONE, .ids = {1}}), &d[2]);
+	submit(&b, APPEND({.stream = "y", .ids = {2}}), &d[3]);
+	bench_run(&b);
+	cr_assert(d[1].code == ERR_FULL);
+	cr_assert(d[2].code == ERR_OK, "%s", append_answer(d[2].append)->refusal->err.text);
+	cr_assert(append_answer(d[2].append)->repeated);
+	cr_assert(append_answer(d[2].append)->first_position == 0);
+	cr_assert(d[3].code == ERR_FULL); /* of what the batch itself has not written */
+	/* And when even that cannot be asked, it is unknown, not "nothing". */
+	FAKE_SCRIPT(b.fake, STORAGE_FULL, STORAGE_UNKNOWN);
+	submit(&b, APPEND({.stream = "x", .ids = {1}}), &d[4]);
+	struct done other = {0};
+	submit(&b, APPEND({.stream = "y", .ids = {2}}), &other);
+	bench_run(&b);
+	cr_assert(d[4].code == ERR_UNAVAILABLE);
+	cr_assert(other.code == ERR_FULL);
+	cr_assert(journal_head(b.journal) == 1);
+	release_all(&other, 1);
+	release_all(d, 5);
+	bench_close(&b);
+}
+
 Test(sequencer, what_storage_refuses_fails_alone)
 {
 	struct bench b;
