@@ -18,6 +18,9 @@
 #include "base/must.h"
 
 #define LINE_MAX_BYTES (64 * 1024)
+/* Read of one child before the others and signals have their turn. A pipe holds no more, so after an exit that is
+ * all there is. */
+#define TURN_BYTES (64 * 1024)
 #define BACKOFF_MIN_MS 500
 #define BACKOFF_MAX_MS 10000
 #define LIVED_LONG_US (10 * 1000 * 1000)
@@ -172,9 +175,11 @@ static void child_split(struct supervisor *s, size_t i)
 static void child_read(struct supervisor *s, size_t i)
 {
 	struct child *c = &s->children[i];
-	while (c->output >= 0) {
+	size_t total = 0;
+	while (c->output >= 0 && total < TURN_BYTES) {
 		ssize_t n = read(c->output, c->line + c->line_n, LINE_MAX_BYTES - c->line_n);
 		if (n > 0) {
+			total += (size_t)n;
 			c->line_n += (size_t)n;
 			child_split(s, i);
 		} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -189,6 +194,16 @@ static void child_read(struct supervisor *s, size_t i)
 	}
 }
 
+/* Returns after how long. */
+static int64_t child_restart_later(struct child *c, struct mono_time now)
+{
+	int64_t wait_ms = c->backoff_ms;
+	c->backoff_ms = wait_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : wait_ms * 2;
+	c->restart = true;
+	c->restart_at.us = now.us + wait_ms * 1000;
+	return wait_ms;
+}
+
 static void child_exited(struct supervisor *s, size_t i, int status)
 {
 	struct child *c = &s->children[i];
@@ -197,13 +212,8 @@ static void child_exited(struct supervisor *s, size_t i, int status)
 	struct mono_time now = clock_mono(&clock_system);
 	if (mono_since_us(now, c->started) >= LIVED_LONG_US)
 		c->backoff_ms = BACKOFF_MIN_MS;
-	int64_t wait_ms = c->backoff_ms;
-	c->backoff_ms = wait_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : wait_ms * 2;
-	if (s->stopping)
-		return;
-	c->restart = true;
-	c->restart_at.us = now.us + wait_ms * 1000;
-	s->ops.on_exit(i, status, wait_ms, s->arg);
+	if (!s->stopping)
+		s->ops.on_exit(i, status, child_restart_later(c, now), s->arg);
 }
 
 static void reap(struct supervisor *s)
@@ -224,8 +234,13 @@ static void restart_due(struct supervisor *s)
 		if (!c->restart || now.us < c->restart_at.us)
 			continue;
 		c->restart = false;
-		if (supervisor_start(s, i, &err))
-			s->ops.on_line(i, span_str(err.text), s->arg);
+		if (!supervisor_start(s, i, &err))
+			continue;
+		/* A program that is just being built is away for a moment. */
+		char *text = mem_xprintf("%s; trying again in %.1f s", err.text,
+					 (double)child_restart_later(c, now) / 1000);
+		s->ops.on_line(i, span_str(text), s->arg);
+		mem_free(text);
 	}
 }
 

@@ -37,7 +37,8 @@ struct supervisor_ops {
 struct supervisor *supervisor_new(const struct supervisor_ops *ops, void *arg);
 /* The specs' strings are borrowed. Returns the child's number; it is not started yet. */
 size_t supervisor_add(struct supervisor *s, const struct child_spec *spec);
-/* ERR_NOT_FOUND when the program cannot be run, with the reason; it is then not tried again. */
+/* ERR_NOT_FOUND when the program cannot be run, with the reason; it is then not tried again, unless it has run
+ * before: then it is, as after an exit. */
 enum err_code supervisor_start(struct supervisor *s, size_t child, struct err *err);
 pid_t supervisor_pid(const struct supervisor *s, size_t child); /* 0 while it does not run */
 /* Runs until SIGINT or SIGTERM comes or supervisor_stop() is called. */

@@ -148,6 +148,23 @@ def test_a_function_that_dies_is_shown_with_its_last_lines_and_started_again(dev
     process.wait_text(r"starting it again in 1\.0 s")
 
 
+def test_a_function_whose_program_is_away_for_a_while_is_tried_again(dev, lab):
+    program = lab.folder / "function"
+    program.write_text('#!/bin/sh\necho up\nmv "$0" "$0.away"\n')
+    program.chmod(0o755)
+    process = dev(str(program))
+    process.wait_text(r"cannot run the function's program .*No such file.*trying again in")
+    (lab.folder / "function.away").rename(program)
+    process.wait_text(r"(?s)function \| up\n.*function \| up\n")
+
+
+def test_a_function_that_prints_without_end_and_ignores_sigterm_is_stopped_too(dev):
+    process = dev(sys.executable, "-c", "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+                                        "while True: os.write(1, b'y\\n' * 20000)")
+    process.wait_text(r"function \| y\n")
+    assert process.terminate(20) == 0
+
+
 def test_a_refused_discovery_is_told_in_words(dev, lab):
     script = lab.folder / "old.py"
     script.write_text(OLD_FUNCTION)
