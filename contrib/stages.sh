@@ -5,7 +5,7 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 checks=$top/build-check
-export CAIRN_TOOLS_DIR=${CAIRN_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/cairn}
+export CAIRN_TOOLS_DIR=${CAIRN_TOOLS_DIR:-${XDG_CACHE_HOME:-${HOME:-~}/.cache}/cairn}
 unset MAKEFLAGS MAKELEVEL
 jobs=${CAIRN_JOBS:-$(nproc)}
 CHECK_MAX_S=1800 # a suite that takes longer hangs
@@ -39,6 +39,17 @@ stage_failed() {
 		} | sed 's/^/  | /'
 	fi
 	printf '  try: %s\n' "$3"
+	return 1
+}
+
+# stage_packages build PURPOSE...: without root, what building needs must be there; tests can be skipped.
+stage_packages() {
+	"$top/contrib/install-packages" "$@" && return 0
+	if [ "$no_skip" = 0 ] && "$top/contrib/install-packages" "$1"; then
+		say "  going on without: tests that need them are skipped"
+		return 0
+	fi
+	count 0 1 0
 	return 1
 }
 
@@ -98,9 +109,16 @@ stage_check() {
 		stage_failed "$log" "the tests ($name) did not end" "make -C ${dir#"$top"/} check"
 		return 1
 	fi
+	local before=$failed
 	check_totals "$dir"
 	show_skips "$log"
-	[ "$status" = 0 ] || { show_failures "$dir" "$log"; return 1; }
+	[ "$status" = 0 ] && return 0
+	if [ "$failed" = "$before" ]; then
+		stage_failed "$log" "make check ($name), though no test did" "make -C ${dir#"$top"/} check"
+	else
+		show_failures "$dir" "$log"
+	fi
+	return 1
 }
 
 # The totals that automake wrote.
