@@ -196,6 +196,13 @@ def h2spec():
     return _installed("h2spec-v2.2.1", ["h2spec"], [H2SPEC]) / "h2spec"
 
 
+def nghttp():
+    found = shutil.which("nghttp")
+    if not found:
+        pytest.skip("nghttp is missing: apt-get install nghttp2-client")
+    return found
+
+
 def h2load():
     found = shutil.which("h2load")
     if not found:
