@@ -13,9 +13,8 @@ static const struct cli_command *const commands[] = {
 
 static void print_help(FILE *out)
 {
-	fputs("Usage: cairn COMMAND [OPTION...]\n\nReplays, audits and proves what happened in a Cairn "
-	      "journal, "
-	      "and runs functions on it.\n\n",
+	fputs("Usage: cairn COMMAND [OPTION...]\n\n"
+	      "Runs functions on a Cairn journal, and shows what happened in it.\n\n",
 	      out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);

@@ -28,6 +28,27 @@ struct conf {
 	int64_t max_entities, max_waiting, function_message_max;
 };
 
+static enum err_code check_host(const char *text, struct err *err)
+{
+	char *address = mem_xprintf("%s:0", text);
+	enum err_code code = grpc_address_check(address, err);
+	mem_free(address);
+	return code;
+}
+
+/* It begins the names of journal streams, whose category ends at the first '|'. */
+static enum err_code check_namespace(const char *text, struct err *err)
+{
+	struct span s = span_str(text);
+	if (s.n <= NAMESPACE_MAX_BYTES && utf8_valid_no_controls(s) && span_find(s, '|') == s.n &&
+	    !span_starts(s, SPAN("$")))
+		return ERR_OK;
+	return err_set(err, ERR_INVALID,
+		       "\"%s\" cannot begin the names of journal streams: it must be UTF-8 of at most %d bytes "
+		       "without control characters and |, and not begin with $",
+		       text, NAMESPACE_MAX_BYTES);
+}
+
 #define AT(member) offsetof(struct conf, member)
 #define TIME_MIN 1
 #define TIME_MAX (7LL * 24 * 3600 * 1000)
@@ -37,6 +58,7 @@ static const struct setting rows[] = {
 	 .offset = AT(host),
 	 .fallback = "",
 	 .value_name = "ADDRESS",
+	 .check = check_host,
 	 .help = "Address to serve the function on; empty: all interfaces."},
 	{.name = "port",
 	 .type = SETTING_INT,
@@ -52,6 +74,7 @@ static const struct setting rows[] = {
 	 .fallback = "127.0.0.1",
 	 .env_alias = "USER_FUNCTION_HOST",
 	 .value_name = "HOST",
+	 .check = check_host,
 	 .help = "Host of the function."},
 	{.name = "function-port",
 	 .type = SETTING_INT,
@@ -66,12 +89,14 @@ static const struct setting rows[] = {
 	 .offset = AT(journal),
 	 .fallback = "127.0.0.1:7117",
 	 .value_name = "HOST:PORT",
+	 .check = grpc_address_check,
 	 .help = "The journal server, a cairnd."},
 	{.name = "namespace",
 	 .type = SETTING_STRING,
 	 .offset = AT(name_space),
 	 .fallback = "",
 	 .value_name = "NAME",
+	 .check = check_namespace,
 	 .help = "Prefix of every journal stream, with a slash between; empty: none."},
 	{.name = "protocol-check",
 	 .type = SETTING_CHOICE,
@@ -85,6 +110,7 @@ static const struct setting rows[] = {
 	 .fallback = "",
 	 .env_alias = "METRICS_HOST",
 	 .value_name = "ADDRESS",
+	 .check = check_host,
 	 .help = "Address to serve metrics on; empty: all interfaces."},
 	{.name = "metrics-port",
 	 .type = SETTING_INT,
@@ -297,14 +323,6 @@ static void run(struct app *app)
 		mem_free(addresses[i]);
 }
 
-/* It stands before every stream's name, whose part before the first | is its category. */
-static bool check_namespace(const char *name)
-{
-	struct span s = span_str(name);
-	return s.n <= NAMESPACE_MAX_BYTES && utf8_valid_no_controls(s) && span_find(s, '|') == s.n &&
-	       !span_starts(s, SPAN("$"));
-}
-
 int main(int argc, char *argv[])
 {
 	extern char **environ;
@@ -318,15 +336,6 @@ int main(int argc, char *argv[])
 		sizeof rows / sizeof rows[0], argc, argv, environ, &app.conf, &settings, &rest, &quit, &err);
 	if (code) {
 		fprintf(stderr, "cairn-proxy: %s\n", err.text);
-		return EXIT_USAGE;
-	}
-	if (!quit && !check_namespace(app.conf.name_space)) {
-		fprintf(stderr,
-			"cairn-proxy: --namespace \"%s\" cannot begin the names of journal streams: it must "
-			"be "
-			"UTF-8 of at most 200 bytes without control characters and |, and not begin with $\n",
-			app.conf.name_space);
-		settings_free(settings);
 		return EXIT_USAGE;
 	}
 	if (!quit && rest < argc) {

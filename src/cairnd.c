@@ -48,10 +48,11 @@ struct conf {
 
 static const struct setting rows[] = {
 	{.name = "listen", .type = SETTING_STRING, .offset = offsetof(struct conf, listen),
-	 .fallback = "127.0.0.1:7117", .value_name = "HOST:PORT",
+	 .fallback = "127.0.0.1:7117", .value_name = "HOST:PORT", .check = grpc_address_check,
 	 .help = "Address and port to serve gRPC, /metrics, /healthz and /readyz on; port 0 takes any."},
 	{.name = "storage", .type = SETTING_STRING, .offset = offsetof(struct conf, storage),
 	 .fallback = "file:./cairn-data", .value_name = "memory|file:DIR",
+	 .check = storage_uri_check,
 	 .help = "Where the journal is kept: in memory until the end of the process, or in files."},
 	{.name = "workers", .type = SETTING_INT, .offset = offsetof(struct conf, workers), .fallback = "0",
 	 .min = 0, .max = WORKERS_MAX, .help = "Threads that serve connections; 0: one for each processor."},
@@ -362,8 +363,8 @@ int main(int argc, char **argv)
 		code = EXIT_USAGE;
 	} else if (!exit_now && !app.conf.insecure && !is_loopback(app.conf.listen)) {
 		fprintf(stderr,
-			"cairnd: --listen %s is reachable from other machines, and nobody is asked who he\n"
-			"cairnd: is: listen on 127.0.0.1, or say --insecure\n",
+			"cairnd: --listen %s can be reached from other machines, and whoever reaches it may "
+			"write: listen on 127.0.0.1, or say --insecure\n",
 			app.conf.listen);
 		exit_now = true;
 		code = EXIT_USAGE;

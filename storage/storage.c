@@ -55,6 +55,22 @@ static enum err_code unknown_backend(struct span uri, struct err *err)
 		       names);
 }
 
+static const struct storage_ops *find_backend(struct span uri)
+{
+	struct span name = span_first(uri, span_find(uri, ':'));
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
+		if (span_eq_str(name, backends[i]->name))
+			return backends[i];
+	return NULL;
+}
+
+enum err_code storage_uri_check(const char *uri, struct err *err)
+{
+	must(uri);
+	struct span all = span_str(uri);
+	return find_backend(all) ? ERR_OK : unknown_backend(all, err);
+}
+
 enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,
 			   struct err *err)
 {
@@ -63,21 +79,18 @@ enum err_code storage_open(const char *uri, const struct storage_config *config,
 	must(ret);
 	struct span all = span_str(uri);
 	size_t colon = span_find(all, ':');
-	struct span name = span_first(all, colon);
 	struct storage_config c = *config;
 	c.location = colon < all.n ? span_skip(all, colon + 1) : (struct span){0};
 	if (!c.clock)
 		c.clock = &clock_system;
-	for (size_t i = 0; i < ARRAY_LEN(backends); i++) {
-		if (!span_eq_str(name, backends[i]->name))
-			continue;
-		check_ops(backends[i]);
-		enum err_code code = backends[i]->open(&c, ret, err);
-		if (!code)
-			must((*ret)->ops);
-		return code;
-	}
-	return unknown_backend(all, err);
+	const struct storage_ops *ops = find_backend(all);
+	if (!ops)
+		return unknown_backend(all, err);
+	check_ops(ops);
+	enum err_code code = ops->open(&c, ret, err);
+	if (!code)
+		must((*ret)->ops);
+	return code;
 }
 
 void storage_close(struct storage *s)

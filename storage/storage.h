@@ -182,6 +182,9 @@ struct storage_reader {
 	struct storage *storage;
 };
 
+/* Is there a backend of that name? The same error as storage_open's, with nothing opened. */
+enum err_code storage_uri_check(const char *uri, struct err *err);
+
 /* "memory", "file:DIR", a bare "DIR" is an error that says so. ERR_INVALID lists the backends. */
 enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,
 			   struct err *err);

@@ -311,7 +311,11 @@ static enum err_code value_parse(struct load *l, const struct setting *row, cons
 			return secret_read(l, f, &ret->text);
 		ret->text = f->text;
 		return ERR_OK;
-	case SETTING_STRING: ret->text = f->text; return ERR_OK;
+	case SETTING_STRING:
+		ret->text = f->text;
+		if (row->check && f->text && row->check(f->text, l->err))
+			return err_wrap(l->err, "%s", f->origin);
+		return ERR_OK;
 	}
 	unreachable_state("of a setting's type");
 }
@@ -589,7 +593,7 @@ static void print_help_row(const struct setting *row)
 	printf("%s%*s", left, own_line ? 0 : HELP_INDENT - n, "");
 	if (own_line)
 		printf("\n%*s", HELP_INDENT, "");
-	bool shown = row->fallback && row->type != SETTING_SECRET &&
+	bool shown = row->fallback && row->fallback[0] && row->type != SETTING_SECRET &&
 		     !(row->type == SETTING_BOOL && strcmp(row->fallback, "false") == 0);
 	char *text =
 		mem_xprintf("%s%s%s%s%s%s", row->help, shown ? " (default " : "", shown ? row->fallback : "",
@@ -611,9 +615,13 @@ static void print_help(const struct load *l)
 	putchar('\n');
 	print_wrapped("Every flag --a-b is also the environment variable CAIRN_A_B and the line "
 		      "`a-b = value` of the file that --config or CAIRN_CONFIG names. A flag wins over the "
-		      "environment, that over the file, that over the default. A secret --x is better given "
-		      "as --x-file FILE or CAIRN_X_FILE.",
+		      "environment, that over the file, that over the default.",
 		      0, 0);
+	for (size_t i = 0; i < l->row_count; i++)
+		if (l->rows[i].type == SETTING_SECRET) {
+			print_wrapped("A secret --x is better given as --x-file FILE or CAIRN_X_FILE.", 0, 0);
+			break;
+		}
 }
 
 /* What is in force, as a file that --config would take: defaults are commented out, secrets not shown. */
@@ -626,7 +634,8 @@ static void print_config(const struct load *l)
 			printf("# %s is %s%s\n", row->name, f->text ? "set by " : "not set",
 			       f->text ? f->origin : "");
 		else if (f->level == LEVEL_DEFAULT)
-			printf("# %s = %s\n", row->name, f->text ? f->text : "");
+			printf("# %s = %s\n", row->name,
+			       f->text ? f->text : row->type == SETTING_BOOL ? "false" : "");
 		else
 			printf("%s = %s\n", row->name, f->text);
 	}

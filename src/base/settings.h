@@ -40,6 +40,7 @@ struct setting {
 	const char *value_name; /* shown in --help: --listen HOST:PORT; or NULL */
 	const char *help;	/* one sentence; required */
 	char letter;		/* 'o': also -o VALUE (a bool: -o); or 0 */
+	enum err_code (*check)(const char *text, struct err *err); /* STRING: its form; or NULL */
 };
 
 struct settings;

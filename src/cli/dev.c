@@ -82,7 +82,9 @@ static int socket_on(int port, bool connect_it)
 			   : bind(fd, (struct sockaddr *)&a, sizeof(a));
 	if (r == 0)
 		return fd;
+	int why = errno;
 	close(fd);
+	errno = why;
 	return -1;
 }
 
@@ -115,6 +117,17 @@ static int choose_journal_port(void)
 		return free_port();
 	close(fd);
 	return JOURNAL_PORT;
+}
+
+/* The proxy takes the port only once it has found the function: say now what would fail then. */
+static enum err_code check_http_port(int port, struct err *err)
+{
+	int fd = socket_on(port, false);
+	if (fd < 0)
+		return err_set(err, ERR_INVALID, "port %d cannot be had (%s): choose another with --http PORT",
+			       port, strerror(errno));
+	close(fd);
+	return ERR_OK;
 }
 
 /* Does GET /ready of the proxy's management port say 200? */
@@ -268,8 +281,8 @@ static void announce(const struct dev *dev)
 			printf("    %s\n", dev->services[i].grpcurl);
 	}
 	printf("\nThe journal is on 127.0.0.1:%d, its data in %s. See what is in it:\n"
-	       "    cairn read --journal 127.0.0.1:%d\n\nCtrl-C stops it all.\n\n",
-	       dev->journal_port, dev->conf.data, dev->journal_port);
+	       "    %s read --journal 127.0.0.1:%d\n\nCtrl-C stops it all.\n\n",
+	       dev->journal_port, dev->conf.data, program_invocation_name, dev->journal_port);
 	fflush(stdout);
 }
 
@@ -384,6 +397,8 @@ static enum cli_exit dev_main(int argc, char *const argv[])
 	if (!exit_now && rest >= argc) {
 		err_set(&err, ERR_INVALID,
 			"the function's command is missing: cairn dev [OPTION...] -- COMMAND...");
+		code = cli_fail(&cli_dev, &err);
+	} else if (!exit_now && check_http_port((int)dev.conf.http_port, &err)) {
 		code = cli_fail(&cli_dev, &err);
 	} else if (!exit_now) {
 		dev.journal_port = choose_journal_port();

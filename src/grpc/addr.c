@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "grpc/grpc.h"
 
 enum err_code addr_split(const char *text, char ret_host[ADDR_HOST_BYTES], int *ret_port, struct err *err)
 {
@@ -28,4 +29,11 @@ enum err_code addr_split(const char *text, char ret_host[ADDR_HOST_BYTES], int *
 	ret_host[host.n] = 0;
 	*ret_port = (int)port;
 	return ERR_OK;
+}
+
+enum err_code grpc_address_check(const char *text, struct err *err)
+{
+	char host[ADDR_HOST_BYTES];
+	int port;
+	return addr_split(text, host, &port, err);
 }

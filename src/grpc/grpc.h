@@ -47,6 +47,12 @@ void loop_timer_free(struct loop_timer *timer);
 void loop_timer_set(struct loop_timer *timer, int64_t after_ms); /* replaces an earlier setting */
 void loop_timer_cancel(struct loop_timer *timer);
 
+/* ---- addresses ------------------------------------------------------------------------------------- */
+
+/* Is this "HOST:PORT", "[IPV6]:PORT" or ":PORT", as servers listen on and channels connect to? Names are
+ * not looked up. The error says what is wrong with it. */
+enum err_code grpc_address_check(const char *text, struct err *err);
+
 /* ---- headers, metadata, status --------------------------------------------------------------------- */
 
 /* Names are lower case. For gRPC metadata a value whose name ends in "-bin" is the raw bytes here; the

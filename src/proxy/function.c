@@ -2,6 +2,7 @@
 
 #include "proxy/function.h"
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -14,6 +15,8 @@
 #define REPORT_DEADLINE_MS 10000
 #define REPORTS_MAX 64 /* under way at a time; what comes beyond is logged alone */
 #define WINDOW_BYTES (4 * MIB)
+#define MISSING_US 5000000	  /* a function may take its time to come up */
+#define STILL_MISSING_US 60000000 /* until the next warning */
 
 struct function {
 	uint32_t magic;
@@ -25,7 +28,9 @@ struct function {
 	int64_t pause_ms;          /* how long after it */
 	struct question *question; /* the discover under way */
 	struct task drop;          /* renews the channel outside of its callbacks */
-	bool drop_posted, quiet, accepted, connected, told;
+	bool drop_posted, quiet, accepted, connected;
+	struct mono_time missing_since; /* while it is not connected; moved on by each warning */
+	bool missed;			/* warned since then */
 	unsigned reports;
 };
 
@@ -63,6 +68,23 @@ static void connect_later(struct function *f)
 	f->pause_ms = f->pause_ms * 2 < DISCOVERY_PAUSE_MAX_MS ? f->pause_ms * 2 : DISCOVERY_PAUSE_MAX_MS;
 }
 
+static void begin_missing(struct function *f)
+{
+	f->missing_since = clock_mono(&clock_system);
+	f->missed = false;
+}
+
+static void warn_missing(struct function *f, const struct err *why)
+{
+	struct mono_time now = clock_mono(&clock_system);
+	if (mono_since_us(now, f->missing_since) < (f->missed ? STILL_MISSING_US : MISSING_US))
+		return;
+	f->missing_since = now;
+	f->missed = true;
+	log_warn("function not reached, trying again", LOG_STR("target", f->config.target),
+		 LOG_STR("error", why ? why->text : ""));
+}
+
 /* A connection that broke, and one that is needed before anything is in force, is made again by itself; one
  * that the function closed in good order is made on need. */
 static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, const struct err *why, void *arg)
@@ -73,18 +95,16 @@ static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, con
 		return;
 	if (state == GRPC_CHANNEL_READY && !f->connected) {
 		f->connected = true;
-		f->told = false;
 		log_info("function connected", LOG_STR("target", f->config.target));
 		discovery_connected(f->discovery);
 	} else if (state != GRPC_CHANNEL_READY && f->connected) {
 		f->connected = false;
+		begin_missing(f);
 		log_info("function's connection closed", LOG_STR("target", f->config.target),
 			 LOG_STR("error", why ? why->text : ""));
 		discovery_lost(f->discovery);
-	} else if (state == GRPC_CHANNEL_FAILED && !f->told) {
-		f->told = true; /* once, until it was reached */
-		log_warn("function not reached, trying again", LOG_STR("target", f->config.target),
-			 LOG_STR("error", why ? why->text : ""));
+	} else if (state == GRPC_CHANNEL_FAILED) {
+		warn_missing(f, why);
 	}
 	if (state == GRPC_CHANNEL_IDLE && (!f->accepted || (why && why->code)))
 		connect_later(f);
@@ -250,6 +270,7 @@ void function_start(struct function *f)
 {
 	must(!f->channel);
 	log_info("looking for the function", LOG_STR("target", f->config.target));
+	begin_missing(f);
 	open_channel(f);
 }
 

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 
@@ -41,10 +42,10 @@ server.wait_for_termination()
 @pytest.fixture
 def dev(lab):
     """Starts `cairn dev` for a function's command; `.port` is the front's, `.out` what it has printed."""
-    def start(*command):
-        port = free_port()
+    def start(*command, http=None, kind=harness.Program):
+        port = http or free_port()
         process = lab.run("dev", [tools.program("cairn"), "dev", "--http", str(port),
-                                  "--data", lab.folder / "dev-data", "--", *command], kind=harness.Program)
+                                  "--data", lab.folder / "dev-data", "--", *command], kind=kind)
         process.port = port
         return process
     return start
@@ -118,6 +119,15 @@ def test_the_state_is_back_after_each_part_and_all_of_them_were_killed(dev):
                    "the killed are gone")
         assert eventually(lambda: cart(process), "the cart answers again", timeout=60)["items"] == expected
     assert "was killed by signal 9" in process.text()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_started(dev):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        process = dev(*CART, http=taken.getsockname()[1], kind=harness.Process)
+        assert process.process.wait(20) == 2
+        assert str(process.port) in process.text() and "--http" in process.text()
 
 
 def test_ctrl_c_stops_everything(dev):

@@ -466,6 +466,26 @@ def test_what_other_deployments_set_is_taken_and_ignored(lab):
     assert "REMOTING_PORT" in proxy.text()
 
 
+@pytest.mark.parametrize("flag, value", [
+    ("journal", "nowhere"), ("journal", "127.0.0.1:70000"), ("function-host", "a:b"), ("host", "::1"),
+    ("namespace", "a|b"), ("namespace", "$acts"), ("namespace", "x" * 501)])
+def test_a_value_of_the_wrong_form_is_refused(lab, flag, value):
+    for name, more in (("run", []), ("check", ["--check-config"])):
+        proxy = lab.run(name, [tools.program("cairn-proxy"), "--" + flag, value, *more])
+        assert proxy.process.wait(10) == 2
+        assert "--" + flag in proxy.text()
+
+
+def test_a_function_that_is_not_there_is_said(lab):
+    rec = lab.recorder(spec=model.spec(), listen=False)
+    proxy = lab.proxy(rec, lab.cairnd("memory"), wait=False)
+    said = proxy.wait_text(r"level=warn msg=\"function not reached.*", timeout=20).group(0)
+    assert "127.0.0.1:%d" % rec.port in said and "refused" in said
+    rec.listen()
+    proxy.ready()
+    rec.expect_discovery()
+
+
 def test_an_unknown_flag_is_refused(lab):
     proxy = lab.run("refused", [tools.program("cairn-proxy"), "--no-such-flag"])
     assert proxy.process.wait(10) == 2

@@ -23,10 +23,17 @@ struct conf {
 	int64_t guard;
 };
 
+static enum err_code check_listen(const char *text, struct err *to)
+{
+	if (strcmp(text, "nowhere") == 0)
+		return err_set(to, ERR_INVALID, "\"%s\" is no address", text);
+	return ERR_OK;
+}
+
 static const struct setting rows[] = {
 	{"listen", SETTING_STRING, offsetof(struct conf, listen), .fallback = "127.0.0.1:7117",
 	 .env_alias = "PORT", .value_name = "HOST:PORT", .help = "address and port to serve on",
-	 .letter = 'l'},
+	 .letter = 'l', .check = check_listen},
 	{"tls", SETTING_BOOL, offsetof(struct conf, tls), .fallback = "true", .help = "use TLS",
 	 .letter = 't'},
 	{"insecure", SETTING_BOOL, offsetof(struct conf, insecure), .help = "serve everybody"},
@@ -262,6 +269,22 @@ Test(settings, secrets_come_from_a_file_or_directly)
 	cr_assert_str_eq(conf.token, "s3cret");
 }
 
+Test(settings, a_text_of_the_wrong_form_is_refused_with_its_origin)
+{
+	ARGS("--listen=nowhere");
+	fails("--listen: \"nowhere\" is no address");
+	ARGS("--check-config");
+	ENV("CAIRN_LISTEN=nowhere");
+	fails("CAIRN_LISTEN: \"nowhere\" is no address");
+	ARGS("--listen=host:1"); /* a weaker source's value is not looked at */
+	cr_assert(load() == ERR_OK, "%s", err.text);
+	file_put("conf", SPAN("listen = nowhere\n"));
+	ARGS("--config", path_of("conf"));
+	ENV("NOTHING=1");
+	cr_assert(load() != ERR_OK);
+	cr_assert(strstr(err.text, "conf:1: listen: \"nowhere\" is no address"), "%s", err.text);
+}
+
 Test(settings, wrong_flags_are_named_with_the_nearest)
 {
 	ARGS("--lisen", "x");
@@ -456,7 +479,7 @@ Test(settings, check_config_prints_what_is_in_force_but_no_secret)
 {
 	ARGS("--check-config", "--workers=3", "--token=s3cret", "--no-tls");
 	ENV("CAIRN_OUTPUT=json");
-	cr_assert_str_eq(printed(), "# listen = 127.0.0.1:7117\ntls = false\n# insecure = \nworkers = 3\n"
+	cr_assert_str_eq(printed(), "# listen = 127.0.0.1:7117\ntls = false\n# insecure = false\nworkers = 3\n"
 				    "# max-size = 1MiB\n# wait = 5s\n# any = \noutput = json\n"
 				    "# token is set by --token\n");
 	cr_assert(exits);
