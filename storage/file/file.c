@@ -20,24 +20,28 @@ const struct file_options file_options_default = {
 	.index_map_bytes = (size_t)16 << 30,
 };
 
-/* The directory, made if it is missing, together with its entry in its parent. */
+/* The directory, made if it is missing. */
 static enum err_code make_dir(struct file_store *s, struct err *err)
 {
 	int r = s->io->make_dir(s->io->arg, s->dir);
-	if (r == -EEXIST)
-		return ERR_OK;
-	if (!r) {
-		char *parent = mem_xstrdup(s->dir), *slash;
-		size_t n = strlen(parent);
-		while (n > 1 && parent[n - 1] == '/')
-			parent[--n] = '\0';
-		slash = strrchr(parent, '/');
-		if (slash)
-			slash[slash == parent] = '\0';
-		r = s->io->sync_dir(s->io->arg, slash ? parent : ".");
-		mem_free(parent);
-	}
-	return r ? err_set_errno(err, ERR_IO, -r, "cannot make %s", s->dir) : ERR_OK;
+	return r && r != -EEXIST ? err_set_errno(err, ERR_IO, -r, "cannot make %s", s->dir) : ERR_OK;
+}
+
+enum err_code file_sync_parent(struct file_store *s, struct err *err)
+{
+	char *parent = mem_xstrdup(s->dir), *slash;
+	size_t n = strlen(parent);
+	while (n > 1 && parent[n - 1] == '/')
+		parent[--n] = '\0';
+	slash = strrchr(parent, '/');
+	if (slash)
+		slash[slash == parent] = '\0';
+	int r = s->io->sync_dir(s->io->arg, slash ? parent : ".");
+	mem_free(parent);
+	/* Who may not even open it has not made the directory: it was given to him. */
+	if (r == -EACCES || r == -EPERM)
+		r = 0;
+	return r ? err_set_errno(err, ERR_IO, -r, "cannot sync the directory of %s", s->dir) : ERR_OK;
 }
 
 static struct file_store *store_new(const struct storage_config *config, const struct file_options *options)

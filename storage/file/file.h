@@ -107,6 +107,10 @@ enum err_code file_lock(struct file_store *s, const char *address, struct err *e
 /* recovery.c: brings up segments, index and the newest facts; see format.h. */
 enum err_code file_recover(struct file_store *s, struct err *err);
 
+/* file.c: makes the journal's own directory durable, before anything is in it: it may be there because an
+ * operator, or a start that was cut short, has just made it. */
+enum err_code file_sync_parent(struct file_store *s, struct err *err);
+
 /* writer.c */
 storage_append_fn file_append;
 /* Makes a segment file that is whole or not there, and opens it for writing; *ret_fd. */

@@ -133,7 +133,9 @@ static enum err_code begin_journal(struct recovery *r, struct err *err)
 			       s->dir, s->index_dir);
 	uuid_v4(s->journal_id);
 	memcpy(s->segments.journal_id, s->journal_id, 16);
-	enum err_code code = file_make_segment(s, 1, 0, &fd, err);
+	enum err_code code = file_sync_parent(s, err);
+	if (!code)
+		code = file_make_segment(s, 1, 0, &fd, err);
 	if (code)
 		return code;
 	s->last = file_segments_add(&s->segments, 1, 0, fd);

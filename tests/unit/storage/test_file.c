@@ -181,6 +181,36 @@ Test(file, start_after_a_clean_stop_does_not_depend_on_the_logs_length)
 		      (unsigned long long)read[0]);
 }
 
+static char synced[8][128];
+static size_t synced_n;
+
+static int noting_sync_dir(void *arg, const char *path)
+{
+	snprintf(synced[synced_n++ % ARRAY_LEN(synced)], sizeof(synced[0]), "%s", path);
+	return file_posix.sync_dir(arg, path);
+}
+
+/* A start that was cut short, or an operator, has made the directory, and nobody has synced it. */
+Test(file, a_directory_that_was_there_is_made_durable_before_the_first_append)
+{
+	struct rig rig;
+	struct storage *s;
+	struct fileio io = file_posix;
+	io.sync_dir = noting_sync_dir;
+	struct file_options options = file_options_default;
+	options.io = &io;
+	rig_init(&rig);
+	struct storage_config config = {.location = span_str(rig.dir), .clock = &clock_system};
+	char parent[128];
+	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(rig.dir, '/') - rig.dir), rig.dir);
+	cr_assert_eq(file_open_with(&config, &options, &s, &rig.err), ERR_OK, "%s", rig.err.text);
+	cr_assert_geq(synced_n, 2u);
+	cr_assert_str_eq(synced[0], parent);
+	cr_assert_str_eq(synced[1], rig.dir);
+	storage_close(s);
+	rig_release(&rig);
+}
+
 /* The index outgrows its address space while a reader has a view of it. */
 Test(file, the_index_grows_under_its_readers)
 {
