@@ -421,7 +421,10 @@ enum err_code file_snapshot(struct storage_reader *r, struct span stream, uint64
 		return ERR_NOT_FOUND;
 	struct window_record record;
 	enum err_code code = file_fetch(&reader->window, best.position, &record, err);
-	if (!code)
-		code = buf_append_span(out, record.whole);
+	if (code)
+		return code;
+	code = buf_append_span(out, record.whole);
+	if (code)
+		err_set(err, code, "no room for a snapshot of %zu bytes", record.whole.n);
 	return code;
 }

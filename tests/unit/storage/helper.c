@@ -34,10 +34,16 @@ bool rig_has(const struct rig *r, const char *name)
 
 enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *stream, uint64_t sequence)
 {
+	return rig_append_kind(r, s, stream, sequence, RECORD_EVENT);
+}
+
+enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
+				     uint32_t kind)
+{
 	struct storage_head head;
 	struct buf bytes;
 	struct record_place place;
-	struct record_new fresh = {.kind = RECORD_EVENT,
+	struct record_new fresh = {.kind = kind,
 				   .stream = span_str(stream),
 				   .type = SPAN("t"),
 				   .data = SPAN("data"),
@@ -51,7 +57,7 @@ enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *st
 	struct storage_record record = {.bytes = buf_span(&bytes),
 					.position = head.head,
 					.sequence = sequence,
-					.kind = RECORD_EVENT,
+					.kind = kind,
 					.stream = fresh.stream,
 					.id = fresh.id,
 					.commit_time = {(int64_t)head.head + 1},

@@ -21,6 +21,8 @@ bool rig_has(const struct rig *r, const char *name); /* a file in the directory 
 
 /* Appends one event to the stream at the head; `sequence` is what it takes. */
 enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *stream, uint64_t sequence);
+enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
+				     uint32_t kind);
 /* How many records a read of everything gives; err is set when it fails. */
 size_t rig_count(struct rig *r, struct storage *s);
 

@@ -296,6 +296,27 @@ static void read_backward(size_t old, size_t recent)
 	rig_release(&r);
 }
 
+/* Whoever is told of a failure is told what it was: the journal takes one without a text for our bug. */
+Test(file, a_snapshot_that_does_not_fit_says_so)
+{
+	struct rig r;
+	struct storage *s;
+	struct storage_reader *reader;
+	struct buf out;
+	rig_init(&r);
+	cr_assert_eq(open_file(&r, false, NULL, &s), ERR_OK, "%s", r.err.text);
+	cr_assert_eq(rig_append_kind(&r, s, "x", 0, RECORD_SNAPSHOT), STORAGE_OK, "%s", r.err.text);
+	cr_assert_eq(storage_reader_open(s, &reader, &r.err), ERR_OK);
+	buf_init(&out, 8);
+	cr_expect_eq(storage_snapshot(reader, SPAN("x"), 0, UINT64_MAX, &out, &r.err), ERR_LIMIT);
+	cr_expect_eq(r.err.code, ERR_LIMIT);
+	cr_expect(strstr(r.err.text, "no room for a snapshot"), "%s", r.err.text);
+	buf_release(&out);
+	storage_reader_close(reader);
+	storage_close(s);
+	rig_release(&r);
+}
+
 /* A read plans 512 positions at a time, from the tables and from the index. */
 Test(file, reads_backward_where_the_tables_fill_a_plan_exactly)
 {
