@@ -44,7 +44,7 @@
 #define LIMIT_HEADER_BYTES (16 * KIB)		 /* one request's header list */
 #define LIMIT_HEADERS ((size_t)128)		 /* the same, in headers, on HTTP/1 */
 #define LIMIT_STATUS_BYTES (7 * KIB)		 /* a grpc-message on the wire: clients take 8 KiB of headers */
-#define LIMIT_CONNECTION_BUFFER_BYTES (64 * MIB) /* unfinished messages of one connection's calls, in sum */
+#define LIMIT_CONNECTION_BUFFER_BYTES (64 * MIB) /* unfinished requests of one connection, in sum */
 #define LIMIT_STREAMS_PER_CONNECTION 1000	 /* bounds the memory of one connection */
 #define LIMIT_CONNECTION_TURN_BYTES (256 * KIB)	 /* read from one connection before the others' turn */
 

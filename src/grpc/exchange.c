@@ -254,6 +254,13 @@ void http_hold_read(struct http_exchange *x, bool hold)
 		http1_hold(x->http1, hold);
 }
 
+bool http_charge(struct http_exchange *x, size_t held_bytes)
+{
+	must(x->magic == EXCHANGE_MAGIC);
+	/* On HTTP/1 there is one request at a time, and its own limit is enough. */
+	return x->done || !x->stream || stream_charge(x->stream, held_bytes);
+}
+
 void exchange_refuse(struct http_exchange *x, int status, const char *text)
 {
 	struct header h = {SPAN("content-type"), SPAN("text/plain; charset=UTF-8")};

@@ -186,6 +186,9 @@ void http_end(struct http_exchange *x);
 /* Breaks it off: RST_STREAM, or the connection closed without the last chunk. */
 void http_reset(struct http_exchange *x);
 void http_hold_read(struct http_exchange *x, bool hold);
+/* The caller holds so many bytes of the request's body. False: all requests of this connection together hold more
+ * than LIMIT_CONNECTION_BUFFER_BYTES: this one is to be refused. */
+bool http_charge(struct http_exchange *x, size_t held_bytes);
 struct loop *http_exchange_loop(const struct http_exchange *x);
 struct http_exchange *http_exchange_ref(struct http_exchange *x); /* as grpc_call_ref() */
 void http_exchange_unref(struct http_exchange *x);

@@ -157,6 +157,12 @@ static const struct reply_sink call_sink = {.on_reply = call_on_reply, .on_end =
 /* --- the request ------------------------------------------------------------------------------------------
  */
 
+static void call_drop_body(struct http_call *call)
+{
+	buf_release(&call->body);
+	http_charge(call->x, 0);
+}
+
 static void call_on_body(struct http_exchange *x, struct span piece, void *arg)
 {
 	struct http_call *call = OBJ_CAST(struct http_call, arg, CALL_MAGIC);
@@ -168,7 +174,11 @@ static void call_on_body(struct http_exchange *x, struct span piece, void *arg)
 		snprintf(text, sizeof(text), "the request's body is larger than %zu bytes",
 			 LIMIT_HTTP_BODY_BYTES);
 		call_answer_error(call, 413, span_str(text));
+	} else if (!http_charge(call->x, call->body.cap_bytes)) {
+		call_answer_error(call, 503, SPAN("too many unfinished requests on this connection"));
 	}
+	if (call->state == CALL_ANSWERED)
+		call_drop_body(call);
 }
 
 static int status_of_request_error(enum err_code code)
@@ -202,7 +212,7 @@ static void call_on_body_end(struct http_exchange *x, void *arg)
 					    buf_span(&payload), &call->metadata, &call_sink, call);
 	}
 	buf_release(&payload);
-	buf_release(&call->body);
+	call_drop_body(call);
 	arena_release(&work);
 }
 

@@ -22,6 +22,7 @@ from model import happened, request, response
 from recorder import CANCEL
 from records import Reset
 from stage import Stage
+from test_grpc_wire import Wire
 
 HAPPENED = "type.googleapis.com/cairn.test.Happened"
 
@@ -149,6 +150,20 @@ def test_a_message_over_the_functions_limit_breaks_its_stream_alone(lab):
 def test_a_request_over_the_limit_is_refused(lab):
     stage = Stage(lab, options=["--function-message-max", "64KiB"])
     stage.failed(stage.send(request("e", "x" * (65 << 10))), "RESOURCE_EXHAUSTED")
+    answered(stage, "e")
+
+
+def test_unfinished_requests_of_one_connection_are_limited_in_sum(lab):
+    stage = Stage(lab)
+    wire = Wire(stage.proxy.port)
+    numbers = [wire.open("/model/e/process", ("content-type", "application/json")) for _ in range(7)]
+    for number in numbers:
+        wire.send(number, b"x" * (11 << 20))
+    last = wire.streams[numbers[-1]]
+    wire.until(lambda: last.ended or last.reset is not None)
+    assert last.headers[":status"] == "503" and b"too many unfinished requests" in last.data
+    assert not any(wire.streams[number].ended for number in numbers[:5])
+    wire.close()
     answered(stage, "e")
 
 
