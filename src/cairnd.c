@@ -6,6 +6,7 @@
  * second signal ends it at once (which loses nothing that was acknowledged). */
 #include <config.h>
 
+#include <arpa/inet.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -217,8 +218,17 @@ static void app_on_hangup(int signo, void *arg)
 /* "127.0.0.0/8", "[::1]" and "localhost", each with a port. */
 static bool is_loopback(const char *listen)
 {
-	return strncmp(listen, "127.", 4) == 0 || strncmp(listen, "[::1]:", 6) == 0 ||
-	       strncmp(listen, "localhost:", 10) == 0;
+	struct in_addr address;
+	char host[sizeof "255.255.255.255"];
+	size_t n = strcspn(listen, ":");
+
+	if (strncmp(listen, "[::1]:", 6) == 0 || strncmp(listen, "localhost:", 10) == 0)
+		return true;
+	if (n >= sizeof(host))
+		return false;
+	memcpy(host, listen, n);
+	host[n] = 0;
+	return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
 static bool port_is_any(const char *listen)

@@ -3,6 +3,7 @@
 #include "base/err.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,12 +42,16 @@ static void text_cut(char text[ERR_TEXT_MAX])
 	memcpy(text + at, "...", 4);
 }
 
-/* The text is one line: what a peer or a file put into it cannot start another. */
+/* One line, and nothing that a terminal would act on: what a peer sent may stand in it. */
 static void text_one_line(char *text)
 {
-	for (; *text; text++)
-		if (*text == '\n' || *text == '\r')
-			*text = ' ';
+	for (unsigned char *p = (unsigned char *)text; *p; p++) {
+		bool c1 = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f; /* UTF-8 of U+0080 to U+009F */
+		if (c1)
+			p[1] = ' ';
+		if (c1 || *p < ' ' || *p == 0x7f)
+			*p = ' ';
+	}
 }
 
 static void __attribute__((format(printf, 2, 0))) text_vprintf(char text[ERR_TEXT_MAX], const char *fmt,

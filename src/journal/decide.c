@@ -217,7 +217,7 @@ static const char *holds(enum append_expect expect, uint64_t sequence, const str
 	case APPEND_NONE: return fact->live_records == 0 ? NULL : "was expected to have no records";
 	case APPEND_EXISTS: return fact->live_records > 0 ? NULL : "was expected to have records";
 	case APPEND_EXACTLY:
-		return fact->sequence == sequence ? NULL : "was expected to be at another sequence";
+		return fact->sequence == sequence ? NULL : "was expected to be at sequence";
 	default: unreachable_state("append_expect");
 	}
 }
@@ -234,7 +234,7 @@ static bool refuse_unless(struct append *a, const char *what, struct span stream
 	r->has_sequence_found = true;
 	r->sequence_found = fact->sequence;
 	if (expect == APPEND_EXACTLY)
-		err_set(&r->err, ERR_CONFLICT, "%s: stream \"%.*s\" %s: %llu, and is at %llu: read it again",
+		err_set(&r->err, ERR_CONFLICT, "%s: stream \"%.*s\" %s %llu, and is at %llu: read it again",
 			what, SPAN_ARG(stream), why, (unsigned long long)sequence,
 			(unsigned long long)fact->sequence);
 	else

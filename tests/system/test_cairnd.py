@@ -70,6 +70,7 @@ def test_a_port_that_is_taken(lab, cairnd):
 @pytest.mark.parametrize("arguments, words", [
     (["--listen", "0.0.0.0:7117"], ["0.0.0.0:7117", "--insecure"]),
     (["--listen", ":7117"], ["--insecure"]),
+    (["--listen", "127.example.org:7117"], ["127.example.org:7117", "--insecure"]),
     (["--listen", "127.0.0.1"], ["--listen", "127.0.0.1", "HOST:PORT"]),
     (["--listen", "127.0.0.1:70000", "--check-config"], ["127.0.0.1:70000", "HOST:PORT"]),
     (["--storage", "cloud", "--check-config"], ["--storage", "cloud", "file:cloud"]),

@@ -45,6 +45,13 @@ Test(err, null_is_nobody_reads_it)
 	cr_assert(err_wrap(NULL, "x") == ERR_INTERNAL);
 }
 
+Test(err, text_has_nothing_that_a_terminal_would_act_on)
+{
+	struct err err = {0};
+	err_set(&err, ERR_INVALID, "bad name \"a\x1b[31mb\x7f\t\xc2\x9b%s\"", "\xc3\xa9\xc2\xa0");
+	cr_expect_str_eq(err.text, "bad name \"a [31mb    \xc3\xa9\xc2\xa0\"");
+}
+
 Test(err, text_is_one_line)
 {
 	struct err err = {0};
