@@ -1,6 +1,7 @@
 """What bounds a proxy: entities in memory, commands that wait, sizes, time, a journal that comes and goes."""
 
 import concurrent.futures
+import os
 import pathlib
 import re
 import subprocess
@@ -304,9 +305,10 @@ def test_a_function_that_reads_slowly_costs_little(lab):
         call = harness.channel_to(proxy.port).unary_unary(
             "/%s/Process" % model.MODEL, model.pb.Request.SerializeToString, model.pb.Response.FromString)
         answer = call.future(request("e", "go"), timeout=harness.PATIENCE)
+        measured = not os.environ.get("CAIRN_SANITIZER")  # whose own memory it would be
         quick = time.monotonic() + 2  # the load's time-out passes, and does not count while the function is full
         while time.monotonic() < quick:
-            assert resident_mib(proxy) - before < 16, "it holds what the function does not read"
+            assert not measured or resident_mib(proxy) - before < 16, "it holds what the function does not read"
             assert not answer.done(), answer.exception()
             time.sleep(0.05)
         function.go.set()
