@@ -73,7 +73,8 @@ def main(files):
     os.dup2(2, 1)  # what pytest and the tests print is not TAP
     more = shlex.split(os.environ.get("CAIRN_PYTEST_ARGS", ""))
     here = os.path.dirname(os.path.abspath(__file__))
-    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", here]
+    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", here,
+               "-o", "faulthandler_timeout=300"]  # where a test that hangs stands
     return pytest.main(files + more + options, plugins=[plugin])
 
 

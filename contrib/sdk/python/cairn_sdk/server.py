@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import sys
 from typing import Any, AsyncIterator, Dict, Optional
 
@@ -67,6 +68,8 @@ class Server:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 takes a free one. Returns the port."""
+        address = "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+        _require_free(host, port, address)
         self._stopping = asyncio.get_running_loop().create_future()
         self._server = grpc.aio.server(options=[
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -83,7 +86,6 @@ class Server:
                 "handle": grpc.stream_stream_rpc_method_handler(
                     self._handle, es.EventSourcedStreamIn.FromString,
                     es.EventSourcedStreamOut.SerializeToString)})))
-        address = "%s:%d" % ("[%s]" % host if ":" in host else host, port)
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -155,6 +157,20 @@ class Server:
             return None
         message = reading.result()
         return None if message is grpc.aio.EOF else message
+
+
+def _require_free(host: str, port: int, address: str) -> None:
+    """An address nobody can listen on is refused before gRPC's server exists: a process in which that server
+    failed to bind does not always end (gRPC 1.51 can wait for its own threads at exit)."""
+    try:
+        family, kind, protocol, _, name = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(name)
+            probe.listen(1)
+    except OSError as wrong:
+        raise OSError("cannot listen on %s: %s" % (address, wrong.strerror or wrong)) from None
 
 
 def _address(host: Optional[str], port: Optional[int]) -> Any:

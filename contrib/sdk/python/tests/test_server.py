@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import cairn_sdk
 import grpc
@@ -40,14 +41,32 @@ class Function:
             [sys.executable, "-B", "-c", main], stderr=subprocess.PIPE, text=True,
             env={**os.environ, "HOST": "127.0.0.1", "PORT": str(self.port), **env})
         self.lines = []
-        self.wait_for("serving on")
+        self._read = queue.Queue()
+        self._reader = threading.Thread(target=self._read_lines, daemon=True)
+        self._reader.start()
+        try:
+            self.wait_for("serving on")
+        except AssertionError:
+            self.__exit__()
+            raise
+
+    def _read_lines(self):
+        for line in self.process.stderr:
+            self._read.put(line)
+        self._read.put(None)
 
     def wait_for(self, text):
-        for line in self.process.stderr:
+        """The next line with this text; not for ever: a function that neither says it nor ends is a failure."""
+        while True:
+            try:
+                line = self._read.get(timeout=30)
+            except queue.Empty:
+                raise AssertionError("runs on without %r:\n%s" % (text, "".join(self.lines))) from None
+            if line is None:
+                raise AssertionError("ended without %r:\n%s" % (text, "".join(self.lines)))
             self.lines.append(line)
             if text in line:
                 return line
-        raise AssertionError("ended without %r:\n%s" % (text, "".join(self.lines)))
 
     def __enter__(self):
         return self
@@ -55,6 +74,7 @@ class Function:
     def __exit__(self, *exc):
         self.process.kill()
         self.process.wait()
+        self._reader.join()
         self.process.stderr.close()
 
 
@@ -237,7 +257,8 @@ def test_sigterm_ends_idle_streams_well_and_the_process():
 
 def test_a_taken_or_wrong_port_is_named():
     with Function() as function:
-        with pytest.raises(AssertionError, match="cairn_sdk: cannot listen on 127.0.0.1:%d" % function.port):
+        with pytest.raises(AssertionError, match="ended without(.|\n)*cairn_sdk: cannot listen on 127.0.0.1:%d: "
+                           "Address already in use" % function.port):
             Function(PORT=str(function.port))
     with pytest.raises(AssertionError, match="cairn_sdk: PORT is 'http', which is no port number"):
         Function(PORT="http")
