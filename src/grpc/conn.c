@@ -118,11 +118,20 @@ static bool conn_write(struct conn *conn, size_t *written)
 	return true;
 }
 
+static void conn_on_linger_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct conn *conn = OBJ_CAST(struct conn, arg, CONN_MAGIC);
+	(void)fd;
+	(void)what;
+	loop_count(conn->loop);
+	conn_die(conn);
+}
+
 /* All is written and nothing more will come: end our half, and wait for the peer's so that the kernel
  * does not answer his last bytes with a reset that eats ours. */
 static void conn_linger(struct conn *conn)
 {
-	if (!conn->config.server) {
+	if (!conn->config.server || conn->in_ended) {
 		conn_die(conn);
 		return;
 	}
@@ -131,8 +140,12 @@ static void conn_linger(struct conn *conn)
 		session_abort(conn->session);
 	shutdown(conn->fd, SHUT_WR);
 	struct timeval tv = {.tv_sec = CONN_LINGER_MS / 1000, .tv_usec = CONN_LINGER_MS % 1000 * 1000};
-	event_del(&conn->readable);
-	event_add(&conn->readable, &tv);
+	/* Nothing is written any more: the event is free to be the clock. One of readable's own would begin anew
+	 * with every byte of a peer that never stops. */
+	event_del(&conn->writable);
+	event_assign(&conn->writable, loop_base(conn->loop), -1, 0, conn_on_linger_over, conn);
+	event_add(&conn->writable, &tv);
+	event_add(&conn->readable, NULL);
 }
 
 static bool conn_is_finished(const struct conn *conn)
@@ -245,12 +258,35 @@ static void conn_recv(struct conn *conn, struct span bytes)
 	}
 }
 
+static void conn_on_readable(evutil_socket_t fd, short what, void *arg);
+
+/* The peer has sent its last byte and still wants ours. Level-triggered, its end would be told over and over;
+ * edge-triggered, what comes after it is told: that the connection was reset. All events of a descriptor must be
+ * of one sort. */
+static void conn_watch_reset(struct conn *conn)
+{
+	event_del(&conn->readable);
+	event_del(&conn->writable);
+	event_assign(&conn->readable, loop_base(conn->loop), conn->fd, EV_READ | EV_ET | EV_PERSIST,
+		     conn_on_readable, conn);
+	event_assign(&conn->writable, loop_base(conn->loop), conn->fd, EV_WRITE | EV_ET, conn_on_writable, conn);
+	event_add(&conn->readable, NULL);
+}
+
 static void conn_on_eof(struct conn *conn)
 {
-	if (conn->state == CONN_HTTP1 && http1_idle(conn->http1) && conn->out.n) {
-		/* He has sent all that he will, and the last answer is still on its way. */
-		event_del(&conn->readable);
-		conn->closing = true;
+	if (conn->in_ended) {
+		/* read() goes on to say that the input is over; what came after that is told here. */
+		int errno_value = 0;
+		socklen_t n = sizeof(errno_value);
+		getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &errno_value, &n);
+		if (errno_value)
+			conn_fail_errno(conn, errno_value, "read from");
+		return;
+	}
+	conn->in_ended = true;
+	if (conn->state == CONN_HTTP1 && http1_on_eof(conn->http1)) {
+		conn_watch_reset(conn);
 		return;
 	}
 	bool calls = conn->session && session_stream_count(conn->session) > 0;
@@ -265,8 +301,10 @@ static void conn_on_readable(evutil_socket_t fd, short what, void *arg)
 	uint8_t *buffer = loop_read_buffer(conn->loop);
 	conn->busy++;
 	loop_count(conn->loop);
-	if (what & EV_TIMEOUT) /* of lingering */
-		conn_die(conn);
+	(void)what;
+	/* What it still sends is nobody's business until all is written, or that fails. */
+	if (conn->closing && conn->state != CONN_LINGER && !conn->in_ended)
+		event_del(&conn->readable);
 	for (size_t total = 0; conn->state != CONN_DEAD && total < LIMIT_CONNECTION_TURN_BYTES;) {
 		if (conn->closing && conn->state != CONN_LINGER)
 			break;
@@ -292,7 +330,8 @@ static void conn_on_readable(evutil_socket_t fd, short what, void *arg)
 
 void conn_pause_read(struct conn *conn, bool pause)
 {
-	if (conn->read_paused == pause || conn->state == CONN_DEAD || conn->state == CONN_LINGER)
+	if (conn->read_paused == pause || conn->state == CONN_DEAD || conn->state == CONN_LINGER ||
+	    conn->in_ended)
 		return;
 	conn->read_paused = pause;
 	if (pause)

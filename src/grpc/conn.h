@@ -49,6 +49,7 @@ struct conn {
 	bool goaway_sent; /* the one that names the last stream */
 	bool told;        /* on_closed was called */
 	bool read_paused;
+	bool in_ended; /* the peer has shut down its half */
 	uint8_t sniffed[24];
 	size_t sniffed_n;
 	unsigned idle_ticks; /* of the server's clock since it was last used */

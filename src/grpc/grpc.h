@@ -201,6 +201,7 @@ struct grpc_server_config {
 	size_t message_max_bytes;  /* 0: LIMIT_GRPC_MESSAGE_BYTES */
 	size_t call_window_bytes;  /* HTTP/2 window of one call; 0: a default */
 	int64_t idle_timeout_ms;   /* closes connections without calls; 0: never */
+	int64_t request_silence_ms; /* HTTP/1: 408 in the middle of a request; 0: LIMIT_REQUEST_SILENCE_MS */
 };
 
 /* A method with a fixed path. Unary: `unary` gets the whole request, after which grpc_call_reply() or

@@ -31,6 +31,10 @@ struct http1 {
 	struct buf ahead;        /* input that waits for the exchange to end */
 	struct http_exchange *x; /* under way: one reference */
 	bool held, draining, want_writable;
+	bool eof;   /* the client has shut down its half */
+	bool begun; /* a request's first byte has come, not its last */
+	struct loop_timer *silence; /* NULL until a request comes in pieces */
+	bool silence_runs;
 
 	/* The request's head, gathered: each header is name and value by length. */
 	struct arena arena;
@@ -67,6 +71,7 @@ static int http1_on_begin(http_parser *parser)
 	h->target_n = h->item_n = 0;
 	h->in_value = false;
 	h->refuse = 0;
+	h->begun = true;
 	h->message_done = false;
 	return 0;
 }
@@ -225,7 +230,9 @@ static int http1_on_head(http_parser *parser)
 		    !http1_target(&request, span_of(h->head.p, h->target_n), parser->method))
 			h->refuse = 400;
 	}
-	if (h->refuse == 400)
+	/* Where the next request begins cannot be known for sure: the headers say whether a body comes, and whether
+	 * the client waits to be asked for it. */
+	if (h->refuse)
 		h->keep_alive = false;
 	h->x = http_exchange_ref(exchange_new(h->conn->loop, request.method, h->config.body_max_bytes));
 	h->x->http1 = h;
@@ -247,6 +254,7 @@ static int http1_on_body(http_parser *parser, const char *p, size_t n)
 static int http1_on_complete(http_parser *parser)
 {
 	struct http1 *h = http1_of(parser);
+	h->begun = false;
 	h->message_done = true;
 	if (h->x) {
 		exchange_on_body_end(h->x);
@@ -270,9 +278,51 @@ static const http_parser_settings http1_settings = {
 
 /* ---- input --------------------------------------------------------------------------------------------- */
 
+/* The client has begun a request and sends no more of it. */
+static void http1_on_silence(void *arg)
+{
+	struct http1 *h = OBJ_CAST(struct http1, arg, HTTP1_MAGIC);
+	struct http_exchange *x = h->x;
+	static const char late[] = "the request's rest has not come in time\n";
+	h->silence_runs = false;
+	h->keep_alive = false;
+	if (x && !x->started) {
+		exchange_refuse(x, 408, late);
+		return;
+	}
+	if (!x) {
+		char head[160];
+		int n = snprintf(head, sizeof(head),
+				 "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=UTF-8\r\n"
+				 "content-length: %zu\r\nconnection: close\r\n\r\n%s",
+				 sizeof(late) - 1, late);
+		must(n > 0 && (size_t)n < sizeof(head));
+		outq_append(&h->conn->out, head, (size_t)n);
+	}
+	http1_break(h);
+	if (x)
+		exchange_done_later(x);
+}
+
+static void http1_watch(struct http1 *h, bool paused)
+{
+	bool due = h->begun && !h->broken && !paused;
+	if (!due && h->silence_runs)
+		loop_timer_cancel(h->silence);
+	h->silence_runs = due;
+	if (!due)
+		return;
+	if (!h->silence)
+		h->silence = loop_timer_new(h->conn->loop, http1_on_silence, h);
+	loop_timer_set(h->silence, h->config.silence_ms);
+}
+
+/* While the client is not read its silence is not its fault. */
 static void http1_pace(struct http1 *h)
 {
-	conn_pause_read(h->conn, h->held || h->ahead.n > HTTP1_AHEAD_BYTES);
+	bool pause = h->held || h->ahead.n > HTTP1_AHEAD_BYTES;
+	conn_pause_read(h->conn, pause);
+	http1_watch(h, pause);
 }
 
 static void http1_bad_request(struct http1 *h, enum http_errno code)
@@ -326,6 +376,19 @@ void http1_recv(struct http1 *h, struct span bytes)
 	http1_pace(h);
 }
 
+bool http1_on_eof(struct http1 *h)
+{
+	must(h->magic == HTTP1_MAGIC);
+	h->eof = true;
+	if (h->x && h->message_done)
+		return true;
+	/* The request under way will never be whole; what was answered before it still goes out. */
+	bool answered = !h->x || h->x->ended;
+	http1_break(h);
+	http1_watch(h, false);
+	return answered && h->conn->out.n > 0;
+}
+
 /* The exchange is over: closes, or goes on with what was sent ahead. */
 void http1_on_done(struct http1 *h)
 {
@@ -346,6 +409,8 @@ void http1_on_done(struct http1 *h)
 		http1_parse(h, buf_span(&input));
 		buf_release(&input);
 	}
+	if (h->eof && !(h->x && h->message_done))
+		http1_break(h);
 	if (!h->broken)
 		http1_pace(h);
 }
@@ -510,6 +575,7 @@ void http1_free(struct http1 *h)
 		exchange_done(x);
 		http_exchange_unref(x);
 	}
+	loop_timer_free(h->silence);
 	buf_release(&h->head);
 	buf_release(&h->ahead);
 	arena_release(&h->arena);

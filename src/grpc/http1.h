@@ -2,8 +2,8 @@
  * http_parser is http1.c.
  *
  * One exchange at a time: what a client sends ahead (pipelining) waits, and beyond a little of it the
- * connection is not read. The end of the client's input while an exchange is under way ends that too: the
- * client has left. */
+ * connection is not read. A client that shuts down its half is answered what it has asked in whole; one that
+ * falls silent in the middle of a request is answered 408. */
 #ifndef CAIRN_GRPC_HTTP1_H
 #define CAIRN_GRPC_HTTP1_H
 
@@ -14,6 +14,7 @@ struct http1;
 
 struct http1_config {
 	size_t body_max_bytes;
+	int64_t silence_ms; /* in the middle of a request */
 	exchange_handle_fn *handle; /* NULL: 404 */
 	void *arg;
 };
@@ -23,6 +24,8 @@ void http1_free(struct http1 *h); /* an exchange under way ends */
 
 /* Called by the connection. */
 void http1_recv(struct http1 *h, struct span bytes);
+/* The client will send no more. False: there is nothing left to tell it either. */
+bool http1_on_eof(struct http1 *h);
 void http1_on_output(struct http1 *h); /* some has been written */
 void http1_drain(struct http1 *h);     /* close when the exchange under way is over */
 bool http1_idle(const struct http1 *h);

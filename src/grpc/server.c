@@ -55,7 +55,7 @@ struct grpc_server {
 	char *listen;
 	size_t message_max_bytes;
 	struct session_config session;
-	int64_t idle_timeout_ms;
+	int64_t idle_timeout_ms, request_silence_ms;
 	struct server_loop *loops;
 	size_t loop_count;
 
@@ -132,6 +132,7 @@ static struct http1 *server_on_http1(struct conn *conn)
 {
 	struct server_loop *at = conn->owner;
 	struct http1_config config = {.body_max_bytes = at->server->message_max_bytes,
+				      .silence_ms = at->server->request_silence_ms,
 				      .handle = at->server->handle,
 				      .arg = at->server->handle_arg};
 	return http1_new(conn, &config);
@@ -434,6 +435,8 @@ struct grpc_server *grpc_server_new(const struct grpc_server_config *config, str
 						  .window_bytes = window,
 						  .connection_window_bytes = SERVER_CONNECTION_WINDOW_BYTES};
 	server->idle_timeout_ms = config->idle_timeout_ms;
+	server->request_silence_ms =
+		config->request_silence_ms ? config->request_silence_ms : LIMIT_REQUEST_SILENCE_MS;
 	server->fd = -1;
 	map_init(&server->methods);
 	list_init(&server->owned);

@@ -2,8 +2,10 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <sys/socket.h>
 
 #include "base/mem.h"
+#include "base/must.h"
 #include "rig.h"
 
 TestSuite(http1, .timeout = 60);
@@ -267,18 +269,172 @@ Test(http1, body_beyond_the_limit_is_refused_as_it_comes)
 	rig_stop(&rig);
 }
 
+/* A FIN alone does not say that a client has left; a reset does, also after a FIN. */
 Test(http1, a_client_that_leaves_ends_its_exchange)
+{
+	for (int fin_first = 0; fin_first < 2; fin_first++) {
+		struct rig rig;
+		struct raw raw;
+		struct linger reset = {.l_onoff = 1};
+		rig_start(&rig);
+		raw_connect(&raw, &rig);
+		raw_send_str(&raw, "GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
+		RIG_UNTIL(&rig, rig.held);
+		if (fin_first) {
+			shutdown(raw.fd, SHUT_WR);
+			rig_turn_for(&rig, 30);
+			cr_assert_eq(rig.http_done, 0);
+		}
+		cr_assert_eq(setsockopt(raw.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+		raw_close(&raw);
+		RIG_UNTIL(&rig, rig.http_done == 1);
+		http_respond(rig.held, 200, NULL, SPAN("too late"));
+		http_exchange_unref(rig.held);
+		rig_stop(&rig);
+	}
+}
+
+/* RFC 9112, 9.6: a client may close its half and still be owed answers, to pipelined requests too. */
+Test(http1, a_client_that_shuts_down_its_half_is_answered)
 {
 	struct rig rig;
 	struct raw raw;
 	rig_start(&rig);
 	raw_connect(&raw, &rig);
-	raw_send_str(&raw, "GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
+	raw_send_str(&raw, "GET /never HTTP/1.1\r\nHost: x\r\n\r\n"
+			   "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwo");
 	RIG_UNTIL(&rig, rig.held);
-	raw_close(&raw);
-	RIG_UNTIL(&rig, rig.http_done == 1);
-	http_respond(rig.held, 200, NULL, SPAN("too late"));
+	shutdown(raw.fd, SHUT_WR);
+	uint64_t turns = 0;
+	for (int64_t end = rig_now_ms() + 100; rig_now_ms() < end; turns++)
+		rig_turn(&rig);
+	cr_assert_lt(turns, 50, "%llu turns in 100 ms: it spins", (unsigned long long)turns);
+	cr_assert_eq(rig.http_done, 0);
+	http_start(rig.held, 200, NULL);
+	http_write(rig.held, SPAN("at last"));
+	rig_turn(&rig);
+	http_end(rig.held);
+	RAW_UNTIL(&rig, &raw, raw.eof);
+	cr_assert(raw_has(&raw, "7\r\nat last\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n"));
+	cr_assert(raw_has(&raw, "\r\n\r\ntwo"));
+	cr_assert_eq(rig.http_done, 2);
 	http_exchange_unref(rig.held);
+	raw_close(&raw);
+	rig_stop(&rig);
+}
+
+Test(http1, half_a_request_and_the_end_of_input_is_the_end)
+{
+	static const char *const texts[] = {
+		"GET /ne", "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"};
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		struct rig rig;
+		struct raw raw;
+		rig_start(&rig);
+		raw_connect(&raw, &rig);
+		raw_send_str(&raw, "GET /hello?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
+		raw_send_str(&raw, texts[i]);
+		shutdown(raw.fd, SHUT_WR);
+		RAW_UNTIL(&rig, &raw, raw.eof);
+		cr_assert_eq(raw_count(&raw, "HTTP/1.1 "), 1);
+		cr_assert(raw_has(&raw, "\r\n\r\nhello"));
+		cr_assert_eq(rig.http_done, 1 + i);
+		raw_close(&raw);
+		rig_stop(&rig);
+	}
+}
+
+/* RFC 9110, 15.5.9. */
+Test(http1, silence_in_the_middle_of_a_request_is_answered_408)
+{
+	static const char *const texts[] = {
+		"GET /hello", "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"};
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		struct rig rig;
+		struct raw raw;
+		struct grpc_server_config server = {.request_silence_ms = 50};
+		struct grpc_channel_config channel = {0};
+		rig_start_with(&rig, &server, &channel);
+		raw_connect(&raw, &rig);
+		raw_send_str(&raw, texts[i]);
+		RAW_UNTIL(&rig, &raw, raw.eof);
+		cr_assert_eq(raw_count(&raw, "HTTP/1.1 408 Request Timeout\r\n"), 1);
+		cr_assert(raw_has(&raw, "connection: close\r\n"));
+		cr_assert(raw_has(&raw, "content-length: 40\r\n"));
+		cr_assert_eq(strlen(strstr(buf_cstr(&raw.got), "\r\n\r\n") + 4), 40);
+		cr_assert_eq(rig.http_done, i);
+		raw_close(&raw);
+		rig_stop(&rig);
+	}
+}
+
+/* Between requests, while the answer is made, and while it is we who do not read, silence is in order. */
+Test(http1, other_silence_is_nobody_s_fault)
+{
+	struct rig rig;
+	struct raw raw;
+	struct grpc_server_config server = {.request_silence_ms = 50};
+	struct grpc_channel_config channel = {0};
+	rig_start_with(&rig, &server, &channel);
+	raw_connect(&raw, &rig);
+	raw_send_str(&raw, "GET /hello?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
+	RAW_UNTIL(&rig, &raw, raw_has(&raw, "hello"));
+	rig_turn_for(&rig, 150);
+	raw_send_str(&raw, "POST /never HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nha");
+	RIG_UNTIL(&rig, rig.held);
+	http_hold_read(rig.held, true);
+	rig_turn_for(&rig, 150);
+	raw_send_str(&raw, "lf a da");
+	http_hold_read(rig.held, false);
+	rig_turn_for(&rig, 150);
+	cr_assert_eq(rig.http_done, 1);
+	http_respond(rig.held, 200, NULL, SPAN("slow"));
+	RAW_UNTIL(&rig, &raw, raw_has(&raw, "\r\n\r\nslow"));
+	cr_assert_not(raw_has(&raw, "408"));
+	http_exchange_unref(rig.held);
+	raw_close(&raw);
+	rig_stop(&rig);
+}
+
+/* The refusal comes before anyone has looked at Expect: whether the client sends the body is not known. */
+Test(http1, a_refused_head_with_expect_ends_the_connection)
+{
+	struct rig rig;
+	struct raw raw;
+	struct buf b;
+	rig_start(&rig);
+	buf_init(&b, 64 * KIB);
+	buf_append_str(&b, "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 44\r\n");
+	for (int i = 0; i < 200; i++)
+		buf_printf(&b, "x%d: y\r\n", i);
+	buf_append_str(&b, "\r\n");
+	raw_connect(&raw, &rig);
+	raw_send_str(&raw, buf_cstr(&b));
+	RAW_UNTIL(&rig, &raw, raw.eof);
+	cr_assert_eq(raw_count(&raw, "HTTP/1.1 "), 1);
+	cr_assert(raw_has(&raw, "HTTP/1.1 431 "));
+	cr_assert(raw_has(&raw, "connection: close\r\n"));
+	buf_release(&b);
+	raw_close(&raw);
+	rig_stop(&rig);
+}
+
+/* A client that goes on sending after its last answer does not keep the connection for ever. */
+Test(http1, lingering_has_an_end)
+{
+	struct rig rig;
+	struct raw raw;
+	rig_start(&rig);
+	raw_connect(&raw, &rig);
+	raw_send_str(&raw, "GET /hello?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+	RAW_UNTIL(&rig, &raw, raw.eof);
+	bool open = true;
+	for (int64_t end = rig_now_ms() + 8000; open && rig_now_ms() < end;) {
+		rig_turn(&rig);
+		open = send(raw.fd, "x", 1, MSG_NOSIGNAL) == 1;
+	}
+	cr_assert_not(open, "still open 8 s after the last answer");
+	raw_close(&raw);
 	rig_stop(&rig);
 }
 
