@@ -3,6 +3,8 @@
 #include "proxy/headers.h"
 
 #include <ctype.h>
+#include <string.h>
+#include <strings.h>
 
 #include "base/must.h"
 #include "base/text.h"
@@ -14,6 +16,7 @@ static const char *const transport_names[] = {
 	"accept-encoding",
 	"transfer-encoding",
 	"connection",
+	"keep-alive",
 	"te",
 	"trailer",
 	"upgrade",
@@ -36,6 +39,43 @@ static bool belongs_to_transport(struct span name)
 	return name.n == 0 || name.p[0] == ':' || span_starts(name, SPAN("proxy-")) ||
 	       span_starts(name, SPAN("grpc-")) ||
 	       is_one_of(name, transport_names, ARRAY_LEN(transport_names));
+}
+
+/* Is it an option of this Connection header? Such a header is for the next hop alone (RFC 9110, 7.6.1). */
+static bool is_option(struct span options, struct span name)
+{
+	while (options.n) {
+		struct span option = span_first(options, span_find(options, ','));
+		options = span_skip(options, option.n < options.n ? option.n + 1 : option.n);
+		while (option.n && isspace(option.p[0]))
+			option = span_skip(option, 1);
+		while (option.n && isspace(option.p[option.n - 1]))
+			option.n--;
+		if (option.n == name.n && name.n &&
+		    strncasecmp((const char *)option.p, (const char *)name.p, name.n) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_hop_by_hop(const struct headers *headers, struct span name)
+{
+	for (size_t i = 0; i < headers->n; i++)
+		if (span_eq_str(headers->items[i].name, "connection") && is_option(headers->items[i].value, name))
+			return true;
+	return false;
+}
+
+/* The same of a reply's metadata, whose keys may be in any case. */
+static bool entry_is_hop_by_hop(const struct metadata *metadata, struct span name)
+{
+	for (size_t i = 0; i < metadata->n; i++) {
+		const struct metadata_entry *e = &metadata->items[i];
+		if (!e->bytes && e->key.n == 10 && strncasecmp((const char *)e->key.p, "connection", 10) == 0 &&
+		    is_option(e->value, name))
+			return true;
+	}
+	return false;
 }
 
 static bool is_binary(struct span name)
@@ -66,7 +106,7 @@ enum err_code headers_to_metadata(const struct headers *headers, enum headers_wi
 		return ERR_NOMEM;
 	for (size_t i = 0; i < headers->n; i++) {
 		const struct header *h = &headers->items[i];
-		if (belongs_to_transport(h->name))
+		if (belongs_to_transport(h->name) || is_hop_by_hop(headers, h->name))
 			continue;
 		struct metadata_entry *e = &items[n++];
 		*e = (struct metadata_entry){arena_dup(a, h->name), arena_dup(a, h->value), false};
@@ -138,7 +178,8 @@ enum err_code headers_from_metadata(const struct metadata *metadata, enum header
 		if (!h.name.p || !h.value.p)
 			return ERR_NOMEM;
 		if (belongs_to_transport(h.name) || !legal_name(h.name) ||
-		    is_one_of(h.name, answer_names, ARRAY_LEN(answer_names)))
+		    is_one_of(h.name, answer_names, ARRAY_LEN(answer_names)) ||
+		    entry_is_hop_by_hop(metadata, h.name))
 			continue;
 		if (e->bytes && binary_header(e->value, wire, a, &h.value))
 			return ERR_NOMEM;

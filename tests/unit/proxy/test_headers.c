@@ -66,6 +66,39 @@ Test(headers, a_reply_s_metadata_becomes_legal_headers_only)
 	arena_release(&a);
 }
 
+/* RFC 9110, 7.6.1: what Connection names is for one hop, and so are these, named or not. */
+Test(headers, hop_by_hop_headers_stop_here)
+{
+	static const struct header items[] = {
+		H("connection", "close, X-Hop ,"),   H("connection", "x-hop-2"), H("x-hop", "1"),
+		H("x-hop-2", "2"),                   H("x-hop-3", "3"),          H("keep-alive", "timeout=5"),
+		H("proxy-connection", "keep-alive"), H("te", "gzip"),            H("trailer", "x"),
+		H("transfer-encoding", "chunked"),   H("upgrade", "h2c"),
+	};
+	static const struct metadata_entry entries[] = {
+		{SPAN("Keep-Alive"), SPAN("timeout=5"), false}, {SPAN("Connection"), SPAN("x-HOP,\tclose"), false},
+		{SPAN("X-hop"), SPAN("1"), false},              {SPAN("close"), SPAN("2"), false},
+		{SPAN("x-hop-3"), SPAN("3"), false},            {SPAN("upgrade"), SPAN("h2c"), false},
+		{SPAN("TE"), SPAN("gzip"), false},              {SPAN("transfer-encoding"), SPAN("chunked"), false},
+		{SPAN("trailer"), SPAN("x"), false},            {SPAN("proxy-connection"), SPAN("x"), false},
+	};
+	struct arena a;
+	arena_init(&a, 64 * KIB);
+	struct metadata metadata;
+	struct headers headers;
+	cr_assert_eq(headers_to_metadata(&(struct headers){items, ARRAY_LEN(items)}, HEADERS_HTTP, &a, &metadata),
+		     ERR_OK);
+	cr_assert_eq(metadata.n, 1);
+	cr_expect(span_eq_str(metadata.items[0].key, "x-hop-3"));
+	for (enum headers_wire wire = HEADERS_GRPC; wire <= HEADERS_HTTP; wire++) {
+		struct metadata in = {entries, ARRAY_LEN(entries)};
+		cr_assert_eq(headers_from_metadata(&in, wire, &a, &headers), ERR_OK);
+		cr_assert_eq(headers.n, 1);
+		cr_expect(span_eq_str(headers.items[0].name, "x-hop-3"));
+	}
+	arena_release(&a);
+}
+
 Test(headers, an_exhausted_arena_is_an_error)
 {
 	static const struct header items[] = {H("x", "0123456789")};
