@@ -31,6 +31,11 @@
 #define LIMIT_TAIL_APPENDS ((size_t)16384)	 /* the same, in appends; a power of two */
 #define LIMIT_READ_FILTERS ((size_t)1000)	 /* types and prefixes of one read: all are compared */
 #define LIMIT_PAGE_ITEMS ((size_t)1000)		 /* one page of a unary list */
+#define LIMIT_SERVICE_NAME_BYTES ((size_t)400)	 /* part of a stream's name, with room for a prefix */
+#define LIMIT_SESSION_SERVICES ((size_t)1000)	 /* that one process serves */
+#define LIMIT_SESSION_ADDRESS_BYTES ((size_t)300) /* a host's name and a port */
+#define LIMIT_SESSION_TTL_MIN_MS 100		 /* shorter than a slow sync it would end by itself */
+#define LIMIT_SESSION_TTL_MAX_MS 3600000	 /* longer, nobody would notice that a process is gone */
 
 /* storage */
 #define LIMIT_FRAME_BYTES (20 * MIB)		 /* one commit on disk: an append and its encoding */

@@ -8,11 +8,14 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "base/random.h"
+#include "journal/act.h"
 #include "journal/internal.h"
 
 #define APPEND_MAGIC 0x61707064u
 /* A guess of what a record needs besides data and names, to reserve at once. */
 #define RECORD_OVERHEAD_BYTES 160
+/* The same for an act, at most: tags, numbers, the type's name. */
+#define ACT_OVERHEAD_BYTES ((size_t)256)
 
 /* A set of 64-bit hashes with an index each, for finding what occurs twice in one append. */
 struct seen {
@@ -74,6 +77,9 @@ void append_unref(struct append *a)
 	if (atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	a->magic = 0;
+	if (a->act)
+		a->act->ops->free(a->act);
+	buf_release(&a->act_data);
 	buf_release(&a->bytes);
 	mem_free((void *)(uintptr_t)a->answer.refusal);
 	mem_free(a);
@@ -102,7 +108,7 @@ struct span append_answer_stream(const struct append *a, size_t i, uint64_t *ret
 /* ---- building -------------------------------------------------------------------------------- */
 
 struct sizes {
-	size_t items, names, data;
+	size_t items, targets, checks, names, data;
 };
 
 static enum err_code refuse(struct append_refusal *refusal, enum err_code code, struct span stream)
@@ -142,12 +148,11 @@ static enum err_code check_counts(const struct append_request *request, struct s
 }
 
 /* Names longer than allowed are refused before this, so the sum is bounded by the counts. */
-static struct append *append_alloc(const struct append_request *request, const struct sizes *sizes,
-				   uint8_t **ret_names)
+static struct append *append_alloc(const struct sizes *sizes, uint8_t **ret_names)
 {
 	size_t at_targets = sizeof(struct append) + sizes->items * sizeof(struct append_item);
-	size_t at_checks = at_targets + request->stream_count * sizeof(struct append_target);
-	size_t at_names = at_checks + request->condition_count * sizeof(struct append_check);
+	size_t at_checks = at_targets + sizes->targets * sizeof(struct append_target);
+	size_t at_names = at_checks + sizes->checks * sizeof(struct append_check);
 	uint8_t *block = mem_try_alloc(at_names + sizes->names);
 	if (!block)
 		return NULL;
@@ -159,6 +164,7 @@ static struct append *append_alloc(const struct append_request *request, const s
 	a->checks = (void *)(block + at_checks);
 	*ret_names = block + at_names;
 	buf_init(&a->bytes, LIMIT_APPEND_BYTES + LIMIT_RECORD_BYTES);
+	buf_init(&a->act_data, LIMIT_APPEND_BYTES);
 	return a;
 }
 
@@ -403,8 +409,10 @@ enum err_code append_build(const struct append_request *request, const uint64_t 
 	enum err_code code = check_counts(request, &sizes, err);
 	if (code)
 		return refuse(ret_refusal, code, (struct span){0});
+	sizes.targets = request->stream_count;
+	sizes.checks = request->condition_count;
 	uint8_t *names;
-	struct append *a = append_alloc(request, &sizes, &names);
+	struct append *a = append_alloc(&sizes, &names);
 	if (!a ||
 	    (sizes.data &&
 	     buf_reserve(&a->bytes, sizes.data < LIMIT_APPEND_BYTES ? sizes.data : LIMIT_APPEND_BYTES))) {
@@ -421,6 +429,9 @@ enum err_code append_build(const struct append_request *request, const uint64_t 
 		append_unref(a);
 		return refuse(ret_refusal, code, stream);
 	}
+	/* What it holds while it waits: not its records alone, for one of conditions has none. */
+	a->queue_bytes = a->memory_bytes + a->bytes.n;
+	a->batch_bytes = a->bytes.n;
 	a->memory_bytes += a->bytes.cap_bytes;
 	a->answer.stream_count = a->target_count;
 	*ret = a;
@@ -431,4 +442,71 @@ enum err_code append_new(const struct journal *j, const struct append_request *r
 			 struct append_refusal *ret_refusal)
 {
 	return append_build(request, j->seed, j->clock, ret, ret_refusal);
+}
+
+/* ---- acts ------------------------------------------------------------------------------------ */
+
+static enum err_code build_act(struct append *a, const struct act_request *request, const uint64_t seed[2],
+			       const struct clock *clock, uint8_t *names, struct err *err)
+{
+	a->actor = name_keep(&names, request->actor);
+	for (size_t i = 0; i < request->record_count; i++) {
+		const struct act_record *r = &request->records[i];
+		must(act_kind_find(r->kind));
+		must(r->id.n == 0 || r->id.n == RECORD_ID_BYTES);
+		enum err_code code = record_check_stream(r->stream, err);
+		if (code)
+			return code;
+		struct append_target *t = &a->targets[a->target_count++];
+		*t = (struct append_target){.name = name_keep(&names, r->stream),
+					    .hash = hash_bytes(seed, r->stream),
+					    .first = i,
+					    .count = 1};
+		struct append_item *item = &a->items[a->item_count++];
+		*item = (struct append_item){.kind = r->kind, .target = (uint32_t)i, .id_made = r->id.n == 0};
+		if (item->id_made)
+			uuid_v7(clock, item->id);
+		else
+			memcpy(item->id, r->id.p, RECORD_ID_BYTES);
+		item->id_hash = hash_bytes(seed, span_of(item->id, RECORD_ID_BYTES));
+	}
+	struct span stream;
+	return check_names(a, &stream, err);
+}
+
+enum err_code act_append_build(const struct act_request *request, const uint64_t seed[2],
+			       const struct clock *clock, struct append **ret,
+			       struct append_refusal *ret_refusal)
+{
+	struct sizes sizes = {.items = request->record_count,
+			      .targets = request->record_count,
+			      .names = request->actor.n};
+	struct err *err = &ret_refusal->err;
+	err_clear(err);
+	for (size_t i = 0; i < request->record_count; i++)
+		sizes.names += request->records[i].stream.n;
+	uint8_t *names;
+	struct append *a = NULL;
+	enum err_code code = ERR_OK;
+	if (request->record_count > LIMIT_APPEND_RECORDS)
+		code = err_set(err, ERR_LIMIT, "it touches more than %zu streams", LIMIT_APPEND_RECORDS);
+	if (!code && !(a = append_alloc(&sizes, &names)))
+		code = err_set(err, ERR_NOMEM, "no memory for an act of %zu records", sizes.items);
+	if (a)
+		a->act = request->act;
+	else
+		request->act->ops->free(request->act);
+	if (!code)
+		code = build_act(a, request, seed, clock, names, err);
+	if (code) {
+		append_unref(a);
+		return refuse(ret_refusal, code, (struct span){0});
+	}
+	a->act_data_max = request->data_max;
+	a->batch_bytes = sizes.names + sizes.items * (request->data_max + request->actor.n + ACT_OVERHEAD_BYTES);
+	a->queue_bytes = a->memory_bytes + a->batch_bytes;
+	a->memory_bytes = a->queue_bytes + sizes.items * request->data_max;
+	a->answer.stream_count = a->target_count;
+	*ret = a;
+	return ERR_OK;
 }

@@ -20,6 +20,7 @@ struct append_item {
 	uint32_t kind;
 	uint32_t target;
 	uint32_t id_key; /* decide's */
+	size_t data_at, data_n; /* an act's, in act_data */
 };
 
 /* One stream that is written: items [first, first + count). */
@@ -55,6 +56,14 @@ struct append {
 	size_t check_count;
 	struct buf bytes;    /* the records, encoded, side by side */
 	size_t memory_bytes; /* all of it, for what keeps appends */
+	size_t batch_bytes;  /* what its records take at most: an act's are not encoded before it is decided */
+	size_t queue_bytes;  /* what it holds while it waits */
+
+	/* An act (act.h): its rule, and the data of its records as decided. */
+	struct act *act; /* NULL: an append */
+	struct buf act_data;
+	size_t act_data_max; /* of one record */
+	struct span actor;
 
 	/* Asked by. */
 	struct mailbox *mailbox;

@@ -7,6 +7,7 @@
 #include "base/must.h"
 #include "base/plant.h"
 #include "base/random.h"
+#include "journal/act.h"
 
 void decide_init(struct decide *d)
 {
@@ -18,6 +19,7 @@ void decide_release(struct decide *d)
 	mem_free(d->streams);
 	mem_free(d->ids);
 	mem_free(d->owners);
+	mem_free((void *)d->act_streams);
 	mem_free(d->stream_table.slots);
 	mem_free(d->id_table.slots);
 	*d = (struct decide){0};
@@ -264,6 +266,40 @@ static bool check_expectations(const struct decide *d, struct append *a)
 
 /* ---- deciding -------------------------------------------------------------------------------- */
 
+static enum act_verdict check_act(struct decide *d, struct append *a)
+{
+	must(d->ledger);
+	if (a->item_count > d->act_stream_cap) {
+		d->act_stream_cap = a->item_count;
+		d->act_streams = mem_xrealloc((void *)d->act_streams,
+					      d->act_stream_cap * sizeof(struct storage_stream_fact *));
+	}
+	for (size_t i = 0; i < a->item_count; i++)
+		d->act_streams[i] = &d->streams[a->targets[a->items[i].target].stream_key];
+	enum act_verdict verdict =
+		act_decide(a, &(struct act_facts){.ledger = d->ledger, .streams = d->act_streams});
+	must((verdict == ACT_REFUSED) == (a->answer.code != ERR_OK));
+	return verdict;
+}
+
+/* What an act writes is a fact for those after it. */
+static void tell_ledger(struct decide *d, struct append *a, uint64_t position)
+{
+	act_encode_data(a);
+	for (size_t i = 0; i < a->item_count; i++) {
+		const struct append_item *item = &a->items[i];
+		const struct append_target *t = &a->targets[item->target];
+		const struct act_kind *kind = act_kind_find(item->kind);
+		if (kind && kind->touch)
+			kind->touch(&d->streams[t->stream_key]);
+		ledger_apply(d->ledger, &(struct ledger_record){.kind = item->kind,
+								.position = position + i,
+								.stream = t->name,
+								.data = act_item_data(a, item),
+								.id = item->id});
+	}
+}
+
 /* The append is granted: numbers its records, and makes that a fact for those after it. */
 static void grant(struct decide *d, struct append *a, uint64_t position, struct wall_time commit_time)
 {
@@ -287,6 +323,8 @@ static void grant(struct decide *d, struct append *a, uint64_t position, struct 
 		t->sequence = fact->sequence;
 	}
 	a->writes = a->item_count > 0;
+	if (a->writes && a->act)
+		tell_ledger(d, a, position);
 	a->answer.first_position = position;
 	a->answer.record_count = a->item_count;
 	a->answer.commit_time = a->writes ? commit_time : (struct wall_time){0};
@@ -305,6 +343,11 @@ void decide_run(struct decide *d, uint64_t head, struct wall_time now, struct wa
 		if (check_repeat(d, a))
 			continue;
 		if (!check_expectations(d, a))
+			continue;
+		enum act_verdict verdict = a->act ? check_act(d, a) : ACT_WRITES;
+		if (verdict == ACT_HOLDS)
+			a->answer.cursor_position = head + outcome.records;
+		if (verdict != ACT_WRITES)
 			continue;
 		grant(d, a, head + outcome.records, outcome.commit_time);
 		if (a->writes)

@@ -12,11 +12,13 @@
  *     or in another shape, ERR_EXISTS.
  *  2. conditions, in order; then expectations, in order: the first that fails answers for the whole
  *     append, with the sequence found.
+ *  3. of an act, its own rule (act.h).
  * What an append was granted is a fact for those after it in the same batch. */
 #ifndef CAIRN_JOURNAL_DECIDE_H
 #define CAIRN_JOURNAL_DECIDE_H
 
 #include "journal/append.h"
+#include "journal/ledger.h"
 
 struct decide_slot {
 	uint32_t batch; /* the slot is used if this is the present one */
@@ -41,6 +43,9 @@ struct decide {
 	struct decide_owner *owners; /* one each id */
 	size_t id_count, id_cap;
 	struct decide_table stream_table, id_table;
+	struct ledger *ledger; /* as of the head of the facts; takes the changes of acts. NULL: no acts */
+	const struct storage_stream_fact **act_streams; /* for the rule of an act */
+	size_t act_stream_cap;
 };
 
 void decide_init(struct decide *d);

@@ -14,6 +14,7 @@
 #include "base/metrics.h"
 #include "base/must.h"
 #include "base/plant.h"
+#include "journal/act.h"
 #include "journal/decide.h"
 
 #define MOVED_LOG_EVERY 3
@@ -28,7 +29,7 @@ struct chain {
 
 struct sequencer {
 	struct sequencer_config config;
-	struct storage_reader *reader; /* for what precedes a repeat */
+	struct storage_reader *reader; /* for what precedes a repeat, and for the ledger */
 	pthread_t thread;
 	bool started;
 
@@ -43,6 +44,7 @@ struct sequencer {
 
 	/* The sequencer's thread alone. */
 	struct decide decide;
+	struct ledger *ledger;
 	struct append **batch;
 	struct append **written; /* of the batch, those that wrote */
 	size_t batch_count;
@@ -61,12 +63,6 @@ struct sequencer {
 };
 
 /* ---- the queue ------------------------------------------------------------------------------- */
-
-/* What an append holds while it waits: not its records alone, for one of conditions has none. */
-static size_t queue_bytes_of(const struct append *a)
-{
-	return a->memory_bytes - a->bytes.cap_bytes + a->bytes.n;
-}
 
 enum err_code sequencer_append(struct sequencer *s, struct append **append, struct err *err)
 {
@@ -89,7 +85,7 @@ enum err_code sequencer_append(struct sequencer *s, struct append **append, stru
 	*s->last_next = a;
 	s->last_next = &a->next;
 	s->waiting++;
-	atomic_fetch_add_explicit(&s->queue_bytes, queue_bytes_of(a), memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->queue_bytes, a->queue_bytes, memory_order_relaxed);
 	bool wake = s->wake_at && s->waiting >= s->wake_at;
 	if (wake)
 		s->wake_at = 0;
@@ -167,9 +163,9 @@ static void take_batch(struct sequencer *s)
 		struct append *a = s->first;
 		size_t more_keys = a->target_count + a->check_count + a->item_count;
 		if (s->batch_count > 0 &&
-		    (bytes + a->bytes.n > LIMIT_BATCH_BYTES || keys + more_keys > LIMIT_BATCH_KEYS))
+		    (bytes + a->batch_bytes > LIMIT_BATCH_BYTES || keys + more_keys > LIMIT_BATCH_KEYS))
 			break;
-		bytes += a->bytes.n;
+		bytes += a->batch_bytes;
 		keys += more_keys;
 		s->first = a->next;
 		a->next = NULL;
@@ -235,7 +231,7 @@ static void answer_batch(struct sequencer *s, struct append **appends, size_t co
 	for (size_t i = 0; i < count; i++) {
 		struct append *a = appends[i];
 		must(a->state == APPEND_TAKEN || a->state == APPEND_WITHDRAWN);
-		bytes += queue_bytes_of(a);
+		bytes += a->queue_bytes;
 		count_answer(a, now);
 		a->state = APPEND_ANSWERED;
 		a->task.run = chain_run;
@@ -297,7 +293,7 @@ static enum err_code look_up(struct sequencer *s, struct append **appends, size_
 		if (decide_asks_before(d, appends[i], &position))
 			code = ends_before(s, position, &appends[i]->repeats_whole, err);
 	}
-	return code;
+	return code ? code : ledger_catch_up(s->ledger, s->reader, *ret_head, err);
 }
 
 static struct storage_record *records_room(struct sequencer *s, size_t count)
@@ -317,6 +313,8 @@ static void write_out(struct sequencer *s, struct append **appends, size_t count
 	uint64_t position = head;
 	for (size_t i = 0; i < count; i++) {
 		struct append *a = appends[i];
+		if (a->writes && a->act)
+			act_encode_records(a);
 		for (size_t k = 0; a->writes && k < a->item_count; k++) {
 			const struct append_item *item = &a->items[k];
 			record_patch(a->bytes.p, &item->place, position, item->sequence,
@@ -337,6 +335,7 @@ static void write_out(struct sequencer *s, struct append **appends, size_t count
 static void committed(struct sequencer *s, uint64_t head, struct append **appends, size_t count,
 		      const struct decide_outcome *outcome)
 {
+	ledger_keep(s->ledger, head + outcome->records);
 	if (outcome->records == 0)
 		return;
 	size_t written = 0;
@@ -423,6 +422,7 @@ static enum storage_outcome attempt(struct sequencer *s, struct append **appends
 		}
 		*ret_looked_up = true;
 		catch_up(s, *ret_head);
+		ledger_begin(s->ledger);
 		decide_run(&s->decide, *ret_head, look_at_clock(s), s->last_commit, appends, count,
 			   ret_decided);
 		arena_release(&arena);
@@ -440,6 +440,8 @@ static enum storage_outcome attempt(struct sequencer *s, struct append **appends
 			log_info("other writers keep moving the log, deciding again",
 				 LOG_U64("times", moved));
 		metric_add(METRIC_APPEND_MOVED, outcome == STORAGE_MOVED);
+		if (outcome != STORAGE_OK)
+			ledger_undo(s->ledger);
 	} while (outcome == STORAGE_MOVED);
 	return outcome;
 }
@@ -567,7 +569,7 @@ static void run_batch(struct sequencer *s)
 	struct batch_times times = {0};
 	struct mono_time oldest = s->batch[0]->queued, start = clock_mono(s->config.clock);
 	for (size_t i = 0; i < count; i++)
-		times.bytes += s->batch[i]->bytes.n;
+		times.bytes += s->batch[i]->batch_bytes;
 	if (s->failed) { /* only this thread sets it */
 		struct err why = {0};
 		err_set(&why, ERR_UNAVAILABLE, "the storage takes no appends until a restart");
@@ -661,6 +663,14 @@ enum err_code sequencer_new(const struct sequencer_config *config, struct sequen
 	}
 	struct storage_head head;
 	storage_head(config->storage, &head);
+	s->ledger = ledger_new();
+	code = ledger_load(s->ledger, s->reader, head.head, err);
+	if (code) {
+		storage_reader_close(s->reader);
+		ledger_free(s->ledger);
+		mem_free(s);
+		return code;
+	}
 	s->head = head.head;
 	s->last_commit = head.last_commit;
 	s->seen_wall = clock_wall(config->clock);
@@ -670,6 +680,7 @@ enum err_code sequencer_new(const struct sequencer_config *config, struct sequen
 	s->batch = mem_xalloc(LIMIT_BATCH_APPENDS * sizeof(struct append *));
 	s->written = mem_xalloc(LIMIT_BATCH_APPENDS * sizeof(struct append *));
 	decide_init(&s->decide);
+	s->decide.ledger = s->ledger;
 	int r = pthread_mutex_init(&s->lock, NULL);
 	must(r == 0);
 	pthread_condattr_t attr;
@@ -717,6 +728,7 @@ void sequencer_free(struct sequencer *s)
 	must(!s->rooms);
 	storage_reader_close(s->reader);
 	decide_release(&s->decide);
+	ledger_free(s->ledger);
 	pthread_cond_destroy(&s->wake);
 	pthread_mutex_destroy(&s->lock);
 	mem_free(s->chains);

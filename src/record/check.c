@@ -17,6 +17,10 @@ const char *record_kind_name(uint32_t kind)
 		return "event";
 	case RECORD_SNAPSHOT:
 		return "snapshot";
+	case RECORD_SESSION_BEGUN:
+		return "session begun";
+	case RECORD_SESSION_ENDED:
+		return "session ended";
 	default:
 		return "unknown";
 	}

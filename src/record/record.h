@@ -26,7 +26,12 @@
 #define RECORD_HASH_BYTES 32
 
 /* Kinds that this program writes; others may be read and are passed on. */
-enum record_kind { RECORD_EVENT = 1, RECORD_SNAPSHOT = 2 };
+enum record_kind {
+	RECORD_EVENT = 1,
+	RECORD_SNAPSHOT = 2,
+	RECORD_SESSION_BEGUN = 7,
+	RECORD_SESSION_ENDED = 8,
+};
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
 /* Does a record of this kind take the stream's next sequence? */
 bool record_kind_takes_sequence(uint32_t kind);

@@ -40,7 +40,8 @@ static struct fake *fake_of(struct storage *s)
 
 static void fake_close(struct storage *s)
 {
-	storage_close(fake_of(s)->inner);
+	if (!fake_of(s)->keep_inner)
+		storage_close(fake_of(s)->inner);
 	mem_free(fake_of(s));
 }
 
@@ -164,15 +165,22 @@ static const struct storage_ops fake_ops = {
 	.stat = fake_stat,
 };
 
-struct fake *fake_over(const char *uri)
+static struct fake *fake_around(struct storage *inner)
 {
 	struct fake *f = mem_xalloc(sizeof(*f));
-	struct storage_config config = {0};
 	log_setup(LOG_OFF, LOG_LOGFMT); /* its faults are scripted */
 	f->base.ops = &fake_ops;
-	enum err_code code = storage_open(uri, &config, &f->inner, NULL);
-	must(code == ERR_OK);
+	f->inner = inner;
 	return f;
+}
+
+struct fake *fake_over(const char *uri)
+{
+	struct storage_config config = {0};
+	struct storage *inner;
+	enum err_code code = storage_open(uri, &config, &inner, NULL);
+	must(code == ERR_OK);
+	return fake_around(inner);
 }
 
 struct fake *fake_new(void)
@@ -188,15 +196,10 @@ void fake_script(struct fake *f, const enum storage_outcome *outcomes, size_t co
 	f->script_count = count;
 }
 
-void fake_write_behind(struct fake *f, const char *stream, unsigned id)
+static void write_behind(struct fake *f, struct record_new *n)
 {
 	struct storage_head head;
-	struct storage_stream_fact fact = {.name = span_str(stream)};
-	struct record_new n = {.kind = RECORD_EVENT,
-			       .stream = fact.name,
-			       .type = SPAN("t"),
-			       .data = SPAN("behind"),
-			       .last_of_append = true};
+	struct storage_stream_fact fact = {.name = n->stream};
 	struct record_place place;
 	struct arena a;
 	struct buf buf;
@@ -204,22 +207,44 @@ void fake_write_behind(struct fake *f, const char *stream, unsigned id)
 	struct err err = {0};
 	arena_init(&a, 1024);
 	buf_init(&buf, LIMIT_RECORD_BYTES);
-	id_of(id, n.id);
 	storage_head(f->inner, &head);
 	must(storage_lookup(f->inner, &fact, 1, NULL, 0, &a, &at, NULL) == ERR_OK);
-	must(record_encode(&buf, &n, &place, NULL) == ERR_OK);
-	record_patch(buf.p, &place, at, fact.sequence + 1, head.last_commit);
+	uint64_t sequence = fact.sequence + record_kind_takes_sequence(n->kind);
+	must(record_encode(&buf, n, &place, NULL) == ERR_OK);
+	record_patch(buf.p, &place, at, sequence, head.last_commit);
 	struct storage_record record = {.bytes = buf_span(&buf),
 					.position = at,
-					.sequence = fact.sequence + 1,
-					.kind = RECORD_EVENT,
+					.sequence = sequence,
+					.kind = n->kind,
 					.stream = fact.name,
-					.id = n.id,
+					.id = n->id,
 					.commit_time = head.last_commit,
 					.last_of_append = true};
 	must(storage_append(f->inner, at, &record, 1, &err) == STORAGE_OK);
 	buf_release(&buf);
 	arena_release(&a);
+}
+
+void fake_write_behind(struct fake *f, const char *stream, unsigned id)
+{
+	struct record_new n = {.kind = RECORD_EVENT,
+			       .stream = span_str(stream),
+			       .type = SPAN("t"),
+			       .data = SPAN("behind"),
+			       .last_of_append = true};
+	id_of(id, n.id);
+	write_behind(f, &n);
+}
+
+void fake_write_record(struct fake *f, const char *stream, uint32_t kind, struct span data)
+{
+	struct record_new n = {.kind = kind,
+			       .stream = span_str(stream),
+			       .type = SPAN("t"),
+			       .data = data,
+			       .last_of_append = true};
+	uuid_v4(n.id);
+	write_behind(f, &n);
 }
 
 /* ---- appends --------------------------------------------------------------------------------- */
@@ -342,15 +367,28 @@ const char *got_positions(struct got *g)
 	return text;
 }
 
-void bench_open(struct bench *b)
+static void open_on(struct bench *b, struct fake *fake)
 {
 	struct err err = {0};
-	*b = (struct bench){0};
-	hand_clock_init(&b->clock);
-	b->fake = fake_new();
+	b->fake = fake;
 	mailbox_init(&b->mailbox, NULL, NULL);
 	struct journal_config config = {.storage = &b->fake->base, .clock = &b->clock.clock};
 	cr_assert(journal_open(&config, &b->journal, &err) == ERR_OK, "%s", err.text);
+}
+
+void bench_open(struct bench *b)
+{
+	*b = (struct bench){0};
+	hand_clock_init(&b->clock);
+	open_on(b, fake_new());
+}
+
+void bench_restart(struct bench *b)
+{
+	struct storage *inner = b->fake->inner;
+	b->fake->keep_inner = true;
+	bench_close(b);
+	open_on(b, fake_around(inner));
 }
 
 void bench_close(struct bench *b)

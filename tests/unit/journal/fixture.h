@@ -21,6 +21,7 @@ void hand_clock_init(struct hand_clock *h);
 struct fake {
 	struct storage base;
 	struct storage *inner;
+	bool keep_inner; /* it outlives this one: bench_restart() */
 	enum storage_outcome script[64];
 	size_t script_at, script_count;
 	bool lookup_fails;         /* the next look-up fails */
@@ -41,6 +42,8 @@ void fake_script(struct fake *f, const enum storage_outcome *outcomes, size_t co
 		    sizeof((enum storage_outcome[]){__VA_ARGS__}) / sizeof(enum storage_outcome))
 /* Another writer's append, straight into the inner store: one event. */
 void fake_write_behind(struct fake *f, const char *stream, unsigned id);
+/* The same with any record: its id is made. */
+void fake_write_record(struct fake *f, const char *stream, uint32_t kind, struct span data);
 
 /* ---- appends --------------------------------------------------------------------------------- */
 
@@ -101,6 +104,8 @@ struct bench {
 };
 void bench_open(struct bench *b); /* journal by hand over a fake storage */
 void bench_close(struct bench *b);
+/* Closes the journal and opens another one on the same log. */
+void bench_restart(struct bench *b);
 void bench_run(struct bench *b); /* steps and drains until nothing happens */
 /* Appends and runs; the caller releases. */
 void bench_append(struct bench *b, struct append *a, struct done *d);

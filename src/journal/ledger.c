@@ -1,0 +1,360 @@
+/* The ledger: see ledger.h. Entries stay where they are while anything may be undone, so that a change is
+ * taken back by putting the old bytes back. */
+#include <config.h>
+
+#include "journal/ledger.h"
+
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/must.h"
+#include "journal/act.h"
+
+#define LEDGER_MAGIC 0x6c656467u
+/* One page of a system stream, when they are read. */
+#define LOAD_PAGE_BYTES LIMIT_RESPONSE_BYTES
+#define LOAD_NAMES ((size_t)256)
+#define LOAD_ARENA_BYTES (16 * MIB)
+
+/* What was at a place before it was changed. */
+struct saved {
+	struct saved *before;
+	struct ledger_session *made; /* was made then: it goes again */
+	void *at;
+	size_t n;
+	uint8_t bytes[];
+};
+
+struct ledger {
+	uint32_t magic;
+	uint64_t head;
+	struct saved *saved; /* newest first */
+	struct map sessions; /* id -> struct ledger_session */
+	size_t session_count;
+	struct ledger_session *dead; /* in the map until the batch is kept */
+};
+
+static void session_free(struct ledger_session *s)
+{
+	mem_free(s); /* one block */
+}
+
+static void session_free_entry(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	session_free(value);
+}
+
+static void saved_drop(struct ledger *l)
+{
+	while (l->saved) {
+		struct saved *before = l->saved->before;
+		mem_free(l->saved);
+		l->saved = before;
+	}
+}
+
+struct ledger *ledger_new(void)
+{
+	struct ledger *l = mem_xalloc(sizeof(*l));
+	l->magic = LEDGER_MAGIC;
+	map_init(&l->sessions);
+	return l;
+}
+
+void ledger_free(struct ledger *l)
+{
+	if (!l)
+		return;
+	must(l->magic == LEDGER_MAGIC);
+	saved_drop(l);
+	map_each(&l->sessions, session_free_entry, NULL);
+	map_release(&l->sessions);
+	l->magic = 0;
+	mem_free(l);
+}
+
+uint64_t ledger_head(const struct ledger *l)
+{
+	return l->head;
+}
+
+/* ---- a batch --------------------------------------------------------------------------------- */
+
+void ledger_begin(struct ledger *l)
+{
+	must(!l->saved);
+	must(!l->dead);
+}
+
+static struct saved *save(struct ledger *l, void *at, size_t n)
+{
+	struct saved *s = mem_xalloc(sizeof(*s) + n);
+	s->before = l->saved;
+	s->at = at;
+	s->n = n;
+	memcpy(s->bytes, at, n);
+	l->saved = s;
+	return s;
+}
+
+void ledger_save(struct ledger *l, void *at, size_t n)
+{
+	save(l, at, n);
+}
+
+void ledger_apply(struct ledger *l, const struct ledger_record *record)
+{
+	const struct act_kind *kind = act_kind_find(record->kind);
+	if (kind && kind->apply)
+		kind->apply(l, record);
+}
+
+void ledger_keep(struct ledger *l, uint64_t head)
+{
+	must(head >= l->head);
+	saved_drop(l);
+	while (l->dead) {
+		struct ledger_session *s = l->dead;
+		l->dead = s->next_dead;
+		void *removed = map_remove(&l->sessions, span_of(s->id, sizeof(s->id)));
+		must(removed == s);
+		session_free(s);
+	}
+	l->head = head;
+}
+
+void ledger_undo(struct ledger *l)
+{
+	while (l->saved) {
+		struct saved *s = l->saved;
+		memcpy(s->at, s->bytes, s->n);
+		if (s->made) {
+			map_remove(&l->sessions, span_of(s->made->id, sizeof(s->made->id)));
+			session_free(s->made);
+		}
+		l->saved = s->before;
+		mem_free(s);
+	}
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static enum err_code apply_run(struct ledger *l, struct span run, struct err *err)
+{
+	struct span entry;
+	while (run.n > 0) {
+		struct record_view v;
+		enum err_code code = record_next(&run, &entry, NULL, err);
+		if (!code)
+			code = record_decode(entry, &v, err);
+		if (code)
+			return code;
+		if (v.content == RECORD_BODY && v.id.n == RECORD_ID_BYTES)
+			ledger_apply(l, &(struct ledger_record){.kind = v.kind,
+								.position = v.position,
+								.stream = v.stream,
+								.data = v.data,
+								.id = v.id.p});
+	}
+	return ERR_OK;
+}
+
+/* Reads to the end of the query and applies what it finds, a page at a time. */
+static enum err_code apply_query(struct ledger *l, struct storage_reader *reader, struct storage_query *q,
+				 struct err *err)
+{
+	struct storage_page page = {0};
+	struct buf buf;
+	enum err_code code = ERR_OK;
+	q->max_bytes = LOAD_PAGE_BYTES;
+	buf_init(&buf, LOAD_PAGE_BYTES + LIMIT_RECORD_BYTES);
+	while (!page.end && !code) {
+		buf_clear(&buf);
+		code = storage_read(reader, q, &buf, &page, err);
+		if (code)
+			break;
+		code = apply_run(l, buf_span(&buf), err);
+		q->from = page.next;
+		ledger_keep(l, l->head);
+	}
+	buf_release(&buf);
+	return code;
+}
+
+static enum err_code load_stream(struct ledger *l, struct storage_reader *reader, struct span stream,
+				 uint32_t kinds, uint64_t head, struct err *err)
+{
+	struct storage_query q = {
+		.source = STORAGE_STREAM, .name = stream, .kinds = kinds, .below_position = head};
+	return apply_query(l, reader, &q, err);
+}
+
+/* All streams whose name begins so. */
+static enum err_code load_streams(struct ledger *l, struct storage_reader *reader, struct span prefix,
+				  uint32_t kinds, uint64_t head, struct err *err)
+{
+	struct storage_stream_info *infos = mem_xalloc(LOAD_NAMES * sizeof(*infos));
+	struct arena arena;
+	uint8_t after[LIMIT_STREAM_NAME_BYTES];
+	size_t after_n = 0, count = LOAD_NAMES;
+	enum err_code code = ERR_OK;
+	while (!code && count == LOAD_NAMES) {
+		arena_init(&arena, LOAD_ARENA_BYTES);
+		code = storage_list(reader, prefix, span_of(after, after_n), LOAD_NAMES, &arena, infos, &count,
+				    err);
+		for (size_t i = 0; i < count && !code; i++)
+			code = load_stream(l, reader, infos[i].name, kinds, head, err);
+		if (!code && count > 0) {
+			struct span last = infos[count - 1].name;
+			must(last.n <= sizeof(after));
+			memcpy(after, last.p, last.n);
+			after_n = last.n;
+		}
+		arena_release(&arena);
+	}
+	mem_free(infos);
+	return code;
+}
+
+/* All kinds that are kept in the same streams as the i-th, if it is the first of them; else 0. */
+static uint32_t kinds_of_streams(const struct act_kind *kinds, size_t count, size_t i)
+{
+	uint32_t mask = 0;
+	for (size_t k = 0; k < count; k++) {
+		if (!kinds[k].apply || !span_eq(span_str(kinds[k].streams), span_str(kinds[i].streams)))
+			continue;
+		if (k < i)
+			return 0;
+		mask |= UINT32_C(1) << kinds[k].kind;
+	}
+	return mask;
+}
+
+enum err_code ledger_load(struct ledger *l, struct storage_reader *reader, uint64_t head, struct err *err)
+{
+	size_t count;
+	const struct act_kind *kinds = act_kinds(&count);
+	enum err_code code = ERR_OK;
+	must(l->head == 0);
+	for (size_t i = 0; i < count && !code; i++) {
+		struct span streams = kinds[i].apply ? span_str(kinds[i].streams) : SPAN("");
+		uint32_t mask = streams.n ? kinds_of_streams(kinds, count, i) : 0;
+		if (!mask)
+			continue;
+		if (streams.p[streams.n - 1] == '-')
+			code = load_streams(l, reader, streams, mask, head, err);
+		else
+			code = load_stream(l, reader, streams, mask, head, err);
+	}
+	if (code)
+		return err_wrap(err, "the journal's own streams could not be read");
+	ledger_keep(l, head);
+	return ERR_OK;
+}
+
+enum err_code ledger_catch_up(struct ledger *l, struct storage_reader *reader, uint64_t head, struct err *err)
+{
+	size_t count;
+	const struct act_kind *kinds = act_kinds(&count);
+	struct storage_query q = {
+		.source = STORAGE_ALL, .include_system = true, .from = l->head, .below_position = head};
+	must(!l->saved);
+	must(head >= l->head);
+	if (head == l->head)
+		return ERR_OK;
+	for (size_t i = 0; i < count; i++)
+		if (kinds[i].apply)
+			q.kinds |= UINT32_C(1) << kinds[i].kind;
+	enum err_code code = apply_query(l, reader, &q, err);
+	if (code)
+		return err_wrap(err, "what another writer has appended could not be read");
+	ledger_keep(l, head);
+	return ERR_OK;
+}
+
+/* ---- sessions -------------------------------------------------------------------------------- */
+
+static struct ledger_session *session_find(const struct ledger *l, const uint8_t *id)
+{
+	return map_get(&l->sessions, span_of(id, RECORD_ID_BYTES));
+}
+
+const struct ledger_session *ledger_session(const struct ledger *l, const uint8_t id[RECORD_ID_BYTES])
+{
+	const struct ledger_session *s = session_find(l, id);
+	return s && s->live ? s : NULL;
+}
+
+size_t ledger_session_count(const struct ledger *l)
+{
+	return l->session_count;
+}
+
+struct each {
+	void (*fn)(const struct ledger_session *s, void *arg);
+	void *arg;
+};
+
+static void each_session(struct span key, void *value, void *arg)
+{
+	const struct ledger_session *s = value;
+	const struct each *each = arg;
+	(void)key;
+	if (s->live)
+		each->fn(s, each->arg);
+}
+
+void ledger_each_session(const struct ledger *l, void (*fn)(const struct ledger_session *s, void *arg),
+			 void *arg)
+{
+	map_each((struct map *)(uintptr_t)&l->sessions, each_session, &(struct each){fn, arg});
+}
+
+/* With all that it points to in its own block. */
+static struct ledger_session *session_copy(const struct ledger_session *of)
+{
+	size_t n = sizeof(*of) + of->service_count * sizeof(*of->services) + of->address.n;
+	for (size_t i = 0; i < of->service_count; i++)
+		n += of->services[i].n;
+	struct ledger_session *s = mem_xalloc(n);
+	*s = *of;
+	s->services = (void *)(s + 1);
+	uint8_t *text = (void *)(s->services + of->service_count);
+	for (size_t i = 0; i < of->service_count; i++) {
+		s->services[i] = span_of(text, of->services[i].n);
+		memcpy(text, of->services[i].p, of->services[i].n);
+		text += of->services[i].n;
+	}
+	s->address = span_of(text, of->address.n);
+	memcpy(text, of->address.p, of->address.n);
+	s->live = false;
+	s->next_dead = NULL;
+	return s;
+}
+
+void ledger_session_begin(struct ledger *l, const struct ledger_session *session)
+{
+	if (session_find(l, session->id))
+		return; /* an id begins one session */
+	struct ledger_session *s = session_copy(session);
+	map_put(&l->sessions, span_of(s->id, sizeof(s->id)), s);
+	save(l, &l->session_count, sizeof(l->session_count))->made = s;
+	s->live = true;
+	l->session_count++;
+}
+
+/* It stays in the map until the batch is kept, for the end may be undone. */
+void ledger_session_end(struct ledger *l, const uint8_t id[RECORD_ID_BYTES])
+{
+	struct ledger_session *s = session_find(l, id);
+	if (!s || !s->live)
+		return;
+	ledger_save(l, s, sizeof(*s));
+	ledger_save(l, &l->session_count, sizeof(l->session_count));
+	ledger_save(l, &l->dead, sizeof(l->dead));
+	s->live = false;
+	l->session_count--;
+	s->next_dead = l->dead;
+	l->dead = s;
+}
