@@ -96,6 +96,15 @@ enum err_code buf_printf(struct buf *b, const char *fmt, ...)
 	return ERR_OK;
 }
 
+void buf_shrink(struct buf *b)
+{
+	uint8_t *p = b->p && b->n < b->cap_bytes ? mem_try_realloc(b->p, b->n + 1) : NULL;
+	if (!p)
+		return;
+	b->p = p;
+	b->cap_bytes = b->n;
+}
+
 void buf_consume(struct buf *b, size_t n)
 {
 	must(n <= b->n);

@@ -33,6 +33,9 @@ enum err_code buf_printf(struct buf *b, const char *fmt, ...) __attribute__((for
 /* Room for n more bytes, uninitialised, at b->p + b->n; the caller adds what it wrote to b->n. */
 enum err_code buf_reserve(struct buf *b, size_t n);
 
+/* Gives memory back that the contents do not need. */
+void buf_shrink(struct buf *b);
+
 /* Drops the first n bytes (n <= b->n). */
 void buf_consume(struct buf *b, size_t n);
 

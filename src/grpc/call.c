@@ -216,6 +216,31 @@ static bool call_compress(const struct grpc_call *call, struct span message, str
 	return false;
 }
 
+/* A message's compressed bytes on their way, and what the sender wants to be told when they are gone. */
+struct packed {
+	uint8_t *bytes;
+	void (*free_fn)(void *arg);
+	void *free_arg;
+};
+
+static void packed_free(void *arg)
+{
+	struct packed *packed = arg;
+	mem_free(packed->bytes);
+	if (packed->free_fn)
+		packed->free_fn(packed->free_arg);
+	mem_free(packed);
+}
+
+static void call_write_packed(struct grpc_call *call, struct buf *bytes, void (*free_fn)(void *arg),
+			      void *free_arg)
+{
+	struct packed *packed = mem_xalloc(sizeof(*packed));
+	size_t n;
+	*packed = (struct packed){buf_detach(bytes, &n), free_fn, free_arg};
+	stream_write_ref(call->stream, span_of(packed->bytes, n), packed_free, packed);
+}
+
 static bool call_send(struct grpc_call *call, struct span message, void (*free_fn)(void *arg), void *free_arg)
 {
 	must(call->magic == CALL_MAGIC);
@@ -234,15 +259,12 @@ static bool call_send(struct grpc_call *call, struct span message, void (*free_f
 	/* A failed write has reset the stream, and on_done will say so. */
 	stream_write(s, span_of(prefix, sizeof(prefix)));
 	if (compressed) {
-		stream_write(s, buf_span(&packed));
-		buf_release(&packed);
+		call_write_packed(call, &packed, free_fn, free_arg);
 	} else if (free_fn) {
 		stream_write_ref(s, message, free_fn, free_arg);
 	} else {
 		stream_write(s, message);
 	}
-	if (compressed && free_fn)
-		free_fn(free_arg);
 	stream_written(s);
 	return stream_writable(s);
 }

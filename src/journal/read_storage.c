@@ -188,6 +188,7 @@ static enum err_code read_more(struct journal_read *r, struct storage_reader *re
 		r->at = record_position(entry);
 		r->by_sequence = false;
 		page->body.n = start;
+		buf_shrink(&page->body);
 		*ret_full = true;
 		return ERR_OK;
 	}

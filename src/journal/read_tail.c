@@ -53,6 +53,7 @@ static bool take_append(struct journal_read *r, const struct append *a, struct j
 			bool whole_fits_later = records > 0;
 			page->body.n = whole_fits_later ? bytes : before;
 			page->records = whole_fits_later ? records : page->records - 1;
+			buf_shrink(&page->body);
 			r->at = whole_fits_later ? begin : first + i;
 			return false;
 		}

@@ -41,10 +41,11 @@ bool record_peek(struct span entry, uint32_t *ret_kind, struct span *ret_stream)
 	if (entry.n < ENTRY_POSITION_BYTES)
 		return false;
 	struct span rest = span_skip(entry, ENTRY_POSITION_BYTES);
-	if (!wire_take_field(&rest, &field) || field.number != TAG_ENTRY_HEADER >> 3 ||
-	    field.type != WIRE_BYTES)
+	uint64_t tag, n;
+	if (!wire_take_varint(&rest, &tag) || tag != TAG_ENTRY_HEADER || !wire_take_varint(&rest, &n))
 		return false;
-	rest = field.bytes;
+	if (n < rest.n)
+		rest = span_first(rest, (size_t)n);
 	while (wire_take_field(&rest, &field)) {
 		if (field.number == TAG_HEADER_KIND >> 3 && field.type == WIRE_VARINT)
 			kind = (uint32_t)field.value;

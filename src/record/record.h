@@ -109,8 +109,8 @@ enum err_code record_decode_trusted(struct span entry, struct record_view *ret, 
 enum err_code record_check_crc(struct span entry, struct err *err);
 /* Position alone, without decoding the rest (entry is at least 9 bytes of a valid record). */
 uint64_t record_position(struct span entry);
-/* Kind and stream alone, for filters: cheaper than decoding. False when the record has no header (it was
- * removed by compaction) or is malformed. */
+/* Kind and stream alone, for filters: cheaper than decoding, and the entry's first bytes up to the stream's
+ * name are enough. False when the record has no header (it was removed by compaction) or is malformed. */
 bool record_peek(struct span entry, uint32_t *ret_kind, struct span *ret_stream);
 /* Iterates over a view's metadata: false at the end. Start with *state = 0. */
 bool record_metadata_next(const struct record_view *view, size_t *state, struct record_metadata *ret);

@@ -280,6 +280,7 @@ static enum err_code lookup_ids(struct file_store *s, struct storage_id_fact *id
 		if (positions[i] != UINT64_MAX)
 			code = fill_id(s, &ids[i], positions[i], a, err);
 	}
+	file_window_trim(&s->window);
 	return code;
 }
 

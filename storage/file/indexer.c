@@ -32,9 +32,11 @@ enum err_code file_index_table(struct file_store *s, const struct recent *table,
 	enum err_code code = file_fetch(&s->indexer_window, mark.position, &found, err);
 	if (!code)
 		code = record_decode_trusted(found.entry, &record, err);
+	if (!code)
+		record_leaf(&record, mark.leaf);
+	file_window_trim(&s->indexer_window);
 	if (code)
 		return code;
-	record_leaf(&record, mark.leaf);
 	/* Held, for the writer may begin another one meanwhile. */
 	struct segment *segment;
 	code = file_segment_get(&s->segments, mark.position, &segment, err);

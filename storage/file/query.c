@@ -45,20 +45,15 @@ static bool page_is_full(const struct query *query, size_t bytes)
 static enum err_code put(struct query *query, const struct window_record *record, bool *ret_full,
 			 struct err *err)
 {
-	struct err why = {0};
-	struct window *w = &query->reader->window;
-	*ret_full = page_is_full(query, record->whole.n);
+	*ret_full = page_is_full(query, record->bytes);
 	if (*ret_full) {
 		query->page.next = record->position;
 		return ERR_OK;
 	}
-	if (record_check_crc(record->entry, &why))
-		return file_segment_corrupt(w->segments, w->segment, record->offset, why.text, err);
-	enum err_code code = buf_append_span(query->out, record->whole);
-	if (code)
-		return err_set(err, code, "no room for a record of %zu bytes in a page", record->whole.n);
-	query->page.records++;
-	return ERR_OK;
+	enum err_code code = file_window_copy(&query->reader->window, record, query->out, err);
+	if (!code)
+		query->page.records++;
+	return code;
 }
 
 /* --- everything ----------------------------------------------------------------------------------------- */
@@ -86,7 +81,7 @@ static enum err_code read_all_forward(struct query *query, struct err *err)
 		code = file_window_seek(w, position, err);
 	for (; position < query->below && !code && !full; position++) {
 		struct window_record record;
-		code = file_window_next(w, &record, err);
+		code = file_window_next_head(w, &record, err);
 		if (!code && all_wants(query->q, record.entry))
 			code = put(query, &record, &full, err);
 	}
@@ -103,16 +98,15 @@ static enum err_code read_stretch_backward(struct query *query, uint64_t positio
 	struct window *w = &query->reader->window;
 	struct window_record records[STRETCH_RECORDS];
 	size_t n = 0;
-	uint64_t after;
 	enum err_code code = file_window_seek_place(w, position, err);
 	*ret_first = w->position;
 	if (!code)
-		code = file_window_hold_stretch(w, &after, err);
+		code = file_window_hold_stretch(w, err);
 	while (!code && w->position <= position) {
 		if (n == STRETCH_RECORDS)
 			return file_segment_corrupt(w->segments, w->segment, w->offset,
 						    "records are too small", err);
-		code = file_window_next(w, &records[n], err);
+		code = file_window_next_head(w, &records[n], err);
 		if (!code && all_wants(query->q, records[n].entry))
 			n++;
 	}
@@ -328,7 +322,7 @@ static enum err_code read_list(struct query *query, struct err *err)
 			struct window_record record;
 			code = file_window_seek(w, entry_position(plan.entries[i]), err);
 			if (!code)
-				code = file_window_next(w, &record, err);
+				code = file_window_next_head(w, &record, err);
 			if (!code)
 				code = put(query, &record, &full, err);
 		}
@@ -420,11 +414,10 @@ enum err_code file_snapshot(struct storage_reader *r, struct span stream, uint64
 	if (!found)
 		return ERR_NOT_FOUND;
 	struct window_record record;
-	enum err_code code = file_fetch(&reader->window, best.position, &record, err);
-	if (code)
-		return code;
-	code = buf_append_span(out, record.whole);
-	if (code)
-		err_set(err, code, "no room for a snapshot of %zu bytes", record.whole.n);
-	return code;
+	enum err_code code = file_window_seek(&reader->window, best.position, err);
+	if (!code)
+		code = file_window_next_head(&reader->window, &record, err);
+	if (!code && buf_reserve(out, record.bytes))
+		code = err_set(err, ERR_LIMIT, "no room for a snapshot of %zu bytes", record.bytes);
+	return code ? code : file_window_copy(&reader->window, &record, out, err);
 }

@@ -36,6 +36,21 @@ static uint64_t window_end(const struct window *w)
 	return atomic_load_explicit(&w->segment->end, memory_order_acquire);
 }
 
+static enum err_code window_read(const struct window *w, uint64_t offset, uint8_t *to, size_t n,
+				 struct err *err)
+{
+	size_t got;
+	int r = file_io_read_all(w->segments->io, w->segment->fd, to, n, offset, &got);
+	if (r) {
+		char *path = file_segment_path(w->segments, w->segment);
+		err_set_errno(err, ERR_IO, -r, "cannot read %s at byte %llu", path,
+			      (unsigned long long)offset);
+		mem_free(path);
+		return ERR_IO;
+	}
+	return got < n ? window_corrupt(w, offset + got, "the file ends before the log does", err) : ERR_OK;
+}
+
 /* The file's bytes from offset on, at least n of them; *ret_p may have more behind it. */
 static enum err_code window_ensure(struct window *w, uint64_t offset, size_t n, const uint8_t **ret_p,
 				   struct err *err)
@@ -51,11 +66,10 @@ static enum err_code window_ensure(struct window *w, uint64_t offset, size_t n, 
 	w->ahead = !sequential                    ? WINDOW_LEAST_BYTES
 		   : w->ahead < WINDOW_MOST_BYTES ? 2 * w->ahead
 						  : WINDOW_MOST_BYTES;
-	size_t size = n > w->ahead ? n : w->ahead, got;
+	size_t size = n > w->ahead ? n : w->ahead;
 	if (size > end - offset)
 		size = (size_t)(end - offset);
-	/* A window that a large record has widened is given back when the next piece is small. */
-	if (size > w->cap || (w->cap > WINDOW_MOST_BYTES && size <= WINDOW_MOST_BYTES)) {
+	if (size > w->cap) {
 		size_t cap = size > WINDOW_MOST_BYTES ? size : WINDOW_MOST_BYTES;
 		uint8_t *bytes = mem_try_alloc(cap);
 		if (!bytes)
@@ -65,20 +79,22 @@ static enum err_code window_ensure(struct window *w, uint64_t offset, size_t n, 
 		w->cap = cap;
 	}
 	w->n = 0;
-	int r = file_io_read_all(w->segments->io, w->segment->fd, w->bytes, size, offset, &got);
-	if (r) {
-		char *path = file_segment_path(w->segments, w->segment);
-		err_set_errno(err, ERR_IO, -r, "cannot read %s at byte %llu", path,
-			      (unsigned long long)offset);
-		mem_free(path);
-		return ERR_IO;
-	}
-	if (got < size)
-		return window_corrupt(w, offset + got, "the file ends before the log does", err);
+	enum err_code code = window_read(w, offset, w->bytes, size, err);
+	if (code)
+		return code;
 	w->at = offset;
-	w->n = got;
+	w->n = size;
 	*ret_p = w->bytes;
 	return ERR_OK;
+}
+
+void file_window_trim(struct window *w)
+{
+	if (w->cap <= WINDOW_MOST_BYTES)
+		return;
+	mem_free(w->bytes);
+	w->bytes = NULL;
+	w->n = w->cap = 0;
 }
 
 static enum err_code window_enter(struct window *w, uint64_t position, struct err *err)
@@ -119,7 +135,7 @@ enum err_code file_window_seek(struct window *w, uint64_t position, struct err *
 		return code;
 	while (w->position < position) {
 		struct window_record skipped;
-		code = file_window_next(w, &skipped, err);
+		code = file_window_next_head(w, &skipped, err);
 		if (code)
 			return code;
 	}
@@ -151,9 +167,9 @@ static enum err_code window_roll(struct window *w, struct err *err)
 	return ERR_OK;
 }
 
-/* Its length is at p; the whole record is made to lie in the window. */
-static enum err_code window_take(struct window *w, const uint8_t *p, size_t peek, struct window_record *ret,
-				 struct err *err)
+/* Its length is at p; the record is made to lie in the window, as much of it as is wanted. */
+static enum err_code window_take(struct window *w, const uint8_t *p, size_t peek, bool head_will_do,
+				 struct window_record *ret, struct err *err)
 {
 	uint64_t n = 0;
 	size_t i = 1;
@@ -165,11 +181,17 @@ static enum err_code window_take(struct window *w, const uint8_t *p, size_t peek
 	if (i >= peek || p[i] >= 0x80 || i + 1 + n > LIMIT_RECORD_BYTES)
 		return window_corrupt(w, w->offset, "a record's length is wrong", err);
 	size_t whole = i + 1 + (size_t)n;
-	enum err_code code = window_ensure(w, w->offset, whole, &p, err);
+	if (whole > window_end(w) - w->offset)
+		return window_corrupt(w, w->offset, "the log ends within a record", err);
+	bool head = head_will_do && whole > WINDOW_MOST_BYTES;
+	enum err_code code = window_ensure(w, w->offset, head ? WINDOW_LEAST_BYTES : whole, &p, err);
 	if (code)
 		return code;
-	struct span run = span_of(p, whole);
-	if (record_next(&run, &ret->entry, &ret->whole, NULL) != ERR_OK || run.n != 0)
+	ret->bytes = whole;
+	ret->whole = span_of(p, head ? WINDOW_LEAST_BYTES : whole);
+	ret->entry = span_skip(ret->whole, i + 1);
+	struct span run = ret->whole;
+	if (!head && (record_next(&run, &ret->entry, NULL, NULL) || run.n != 0))
 		return window_corrupt(w, w->offset, "a record's framing is wrong", err);
 	if (record_position(ret->entry) != w->position)
 		return window_corrupt(w, w->offset, "a record has another position than its place says", err);
@@ -179,7 +201,8 @@ static enum err_code window_take(struct window *w, const uint8_t *p, size_t peek
 	return ERR_OK;
 }
 
-enum err_code file_window_next(struct window *w, struct window_record *ret, struct err *err)
+static enum err_code window_next(struct window *w, bool head_will_do, struct window_record *ret,
+				 struct err *err)
 {
 	must(w->segment);
 	for (;;) {
@@ -198,7 +221,7 @@ enum err_code file_window_next(struct window *w, struct window_record *ret, stru
 		if (code)
 			return code;
 		if (p[0] == 0x0a)
-			return window_take(w, p, peek, ret, err);
+			return window_take(w, p, peek, head_will_do, ret, err);
 		struct frame_header header;
 		if (peek < FRAME_HEADER_BYTES || !file_frame_is_here(span_of(p, peek)))
 			return window_corrupt(w, w->offset, "neither a record nor a frame begins here", err);
@@ -209,12 +232,49 @@ enum err_code file_window_next(struct window *w, struct window_record *ret, stru
 	}
 }
 
-enum err_code file_window_hold_stretch(struct window *w, uint64_t *ret_next_position, struct err *err)
+enum err_code file_window_next(struct window *w, struct window_record *ret, struct err *err)
+{
+	return window_next(w, false, ret, err);
+}
+
+enum err_code file_window_next_head(struct window *w, struct window_record *ret, struct err *err)
+{
+	return window_next(w, true, ret, err);
+}
+
+enum err_code file_window_copy(struct window *w, const struct window_record *record, struct buf *out,
+			       struct err *err)
+{
+	struct err why = {0};
+	struct span run, entry;
+	enum err_code code = buf_reserve(out, record->bytes);
+	if (code)
+		return err_set(err, code, "no room for a record of %zu bytes", record->bytes);
+	uint8_t *to = out->p + out->n;
+	if (record->bytes > WINDOW_MOST_BYTES) {
+		code = window_read(w, record->offset, to, record->bytes, err);
+	} else {
+		const uint8_t *p;
+		code = window_ensure(w, record->offset, record->bytes, &p, err);
+		if (!code)
+			memcpy(to, p, record->bytes);
+	}
+	if (code)
+		return code;
+	run = span_of(to, record->bytes);
+	if (record_next(&run, &entry, NULL, &why) || run.n != 0 || record_check_crc(entry, &why))
+		return window_corrupt(w, record->offset, why.code ? why.text : "a record's framing is wrong",
+				      err);
+	out->n += record->bytes;
+	return ERR_OK;
+}
+
+enum err_code file_window_hold_stretch(struct window *w, struct err *err)
 {
 	must(w->segment);
 	uint32_t count = atomic_load_explicit(&w->segment->place_count, memory_order_acquire);
 	struct place here = file_segment_place(w->segment, w->position);
-	uint64_t end = window_end(w), next_position = UINT64_MAX;
+	uint64_t end = window_end(w);
 	uint32_t low = 0, high = count;
 	while (low < high) { /* the first place behind this one */
 		uint32_t middle = low + (high - low) / 2;
@@ -223,13 +283,10 @@ enum err_code file_window_hold_stretch(struct window *w, uint64_t *ret_next_posi
 		else
 			high = middle;
 	}
-	if (low < count && w->segment->places[low].offset <= end) {
+	if (low < count && w->segment->places[low].offset <= end)
 		end = w->segment->places[low].offset;
-		next_position = w->segment->first + w->segment->places[low].delta;
-	}
 	const uint8_t *p;
-	enum err_code code = window_ensure(w, w->offset, (size_t)(end - w->offset), &p, err);
-	if (!code)
-		*ret_next_position = next_position;
-	return code;
+	if (end - w->offset > WINDOW_MOST_BYTES)
+		return ERR_OK;
+	return window_ensure(w, w->offset, (size_t)(end - w->offset), &p, err);
 }

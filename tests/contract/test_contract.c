@@ -239,6 +239,35 @@ CONTRACT(read, a_page_has_at_least_one_record_and_stops_in_time)
 		check_read(f, &q);
 }
 
+CONTRACT(read, records_of_all_sizes_beside_one_another)
+{
+	static const size_t sizes[] = {3,	   300 * KIB, 0,	 20, 20, 256 * KIB, 255 * KIB, 4, 4000, 3000,
+				       3 * MIB - 400, 1,	      257 * KIB, 9000, 2 * MIB,   30,	  2 * MIB};
+	static const char *const names[] = {"big|1", "$big", "big|2"};
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		batch_add(f, names[i % 3], i % 4 == 1 ? RECORD_SNAPSHOT : RECORD_EVENT, sizes[i], 0);
+		if (i % 2)
+			batch_append(f);
+	}
+	batch_append(f);
+	struct storage_query q = EVERYTHING;
+	for (unsigned i = 0; i < 48; i++) {
+		q.source = i & 1 ? STORAGE_ALL : i & 2 ? STORAGE_STREAM : STORAGE_CATEGORY;
+		q.name = i & 1 ? SPAN("") : i & 2 ? SPAN("big|1") : SPAN("big");
+		q.include_system = i & 2;
+		q.backward = i & 4;
+		q.from = q.backward ? UINT64_MAX : 0;
+		q.kinds = i & 8 ? 1u << RECORD_SNAPSHOT : 0;
+		q.max_bytes = i < 16 ? 1 : i < 32 ? MIB : 8 * MIB;
+		check_read(f, &q);
+	}
+	q = EVERYTHING;
+	for (q.from = 0; q.from < f->n; q.from++)
+		check_read(f, &q);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		check_snapshot(f, span_str(names[i]), UINT64_MAX, UINT64_MAX);
+}
+
 static const char *const random_names[] = {"cart|1", "cart|2",   "cart|3", "order|1", "order|2",
 					   "$acts",  "$group-g", "x",      "cart",    "unused"};
 

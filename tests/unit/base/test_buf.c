@@ -38,6 +38,21 @@ Test(buf, maximum_is_hard_and_leaves_the_contents)
 	buf_release(&b);
 }
 
+Test(buf, shrinks_to_what_is_in_it)
+{
+	struct buf b;
+	buf_init(&b, 1000);
+	buf_shrink(&b);
+	cr_assert(buf_reserve(&b, 1000) == ERR_OK);
+	buf_append_str(&b, "abc");
+	buf_shrink(&b);
+	cr_assert_eq(b.cap_bytes, 3u);
+	cr_assert_str_eq(buf_cstr(&b), "abc");
+	buf_append_str(&b, "d");
+	cr_assert_str_eq(buf_cstr(&b), "abcd");
+	buf_release(&b);
+}
+
 Test(buf, printf_fills_to_the_last_byte)
 {
 	struct buf b;

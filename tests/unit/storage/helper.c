@@ -32,13 +32,8 @@ bool rig_has(const struct rig *r, const char *name)
 	return access(path, F_OK) == 0;
 }
 
-enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *stream, uint64_t sequence)
-{
-	return rig_append_kind(r, s, stream, sequence, RECORD_EVENT);
-}
-
-enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
-				     uint32_t kind)
+static enum storage_outcome append_data(struct rig *r, struct storage *s, const char *stream,
+					uint64_t sequence, uint32_t kind, struct span data)
 {
 	struct storage_head head;
 	struct buf bytes;
@@ -46,7 +41,7 @@ enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const cha
 	struct record_new fresh = {.kind = kind,
 				   .stream = span_str(stream),
 				   .type = SPAN("t"),
-				   .data = SPAN("data"),
+				   .data = data,
 				   .last_of_append = true};
 	fresh.id[0] = 1;
 	put_be32(fresh.id + 12, ++r->last_id);
@@ -65,6 +60,27 @@ enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const cha
 	r->err = (struct err){0};
 	enum storage_outcome outcome = storage_append(s, head.head, &record, 1, &r->err);
 	buf_release(&bytes);
+	return outcome;
+}
+
+enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *stream, uint64_t sequence)
+{
+	return rig_append_kind(r, s, stream, sequence, RECORD_EVENT);
+}
+
+enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
+				     uint32_t kind)
+{
+	return append_data(r, s, stream, sequence, kind, SPAN("data"));
+}
+
+enum storage_outcome rig_append_large(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
+				      size_t data_bytes)
+{
+	uint8_t *data = mem_xalloc(data_bytes);
+	enum storage_outcome outcome =
+		append_data(r, s, stream, sequence, RECORD_EVENT, span_of(data, data_bytes));
+	mem_free(data);
 	return outcome;
 }
 

@@ -23,6 +23,8 @@ bool rig_has(const struct rig *r, const char *name); /* a file in the directory 
 enum storage_outcome rig_append(struct rig *r, struct storage *s, const char *stream, uint64_t sequence);
 enum storage_outcome rig_append_kind(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
 				     uint32_t kind);
+enum storage_outcome rig_append_large(struct rig *r, struct storage *s, const char *stream, uint64_t sequence,
+				      size_t data_bytes);
 /* How many records a read of everything gives; err is set when it fails. */
 size_t rig_count(struct rig *r, struct storage *s);
 

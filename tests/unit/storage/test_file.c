@@ -89,6 +89,45 @@ Test(file, read_only_reads_and_changes_nothing)
 	rig_release(&rig);
 }
 
+/* Small and large ones in turn, read in both directions. */
+Test(file, large_records_do_not_widen_a_readers_window)
+{
+	struct rig rig;
+	struct storage *s;
+	struct storage_reader *r;
+	struct storage_page page;
+	struct buf out;
+	rig_init(&rig);
+	cr_assert_eq(open_file(&rig, false, NULL, &s), ERR_OK);
+	for (uint64_t i = 1; i <= 20; i++)
+		cr_assert_eq(rig_append_large(&rig, s, "a", i, i % 2 ? 2 * MIB : 100), STORAGE_OK);
+	cr_assert_eq(storage_reader_open(s, &r, &rig.err), ERR_OK);
+	const struct window *w = &((struct file_reader *)r)->window;
+	buf_init(&out, 4 * MIB);
+	for (unsigned i = 0; i < 8; i++) {
+		struct storage_query q = {.source = i & 1 ? STORAGE_STREAM : STORAGE_ALL,
+					  .name = i & 1 ? SPAN("a") : SPAN(""),
+					  .backward = i & 2,
+					  .kinds = i & 4 ? 1u << RECORD_EVENT : 0,
+					  .from = i & 2 ? UINT64_MAX : 0,
+					  .below_position = UINT64_MAX,
+					  .max_bytes = MIB};
+		size_t n = 0;
+		do {
+			buf_clear(&out);
+			cr_assert_eq(storage_read(r, &q, &out, &page, &rig.err), ERR_OK, "%s", rig.err.text);
+			cr_assert_leq(w->cap, 256 * KIB);
+			n += page.records;
+			q.from = page.next;
+		} while (!page.end);
+		cr_assert_eq(n, 20u);
+	}
+	buf_release(&out);
+	storage_reader_close(r);
+	storage_close(s);
+	rig_release(&rig);
+}
+
 static void overwrite(const struct rig *r, const char *name, const char *text)
 {
 	char path[128];
