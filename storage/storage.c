@@ -27,6 +27,7 @@ static void check_ops(const struct storage_ops *ops)
 	must(ops->head);
 	must(ops->lookup);
 	must(ops->append);
+	must(ops->session_beat);
 	must(ops->reader_open);
 	must(ops->reader_close);
 	must(ops->read);
@@ -177,6 +178,25 @@ enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
 	default: unreachable_state("storage outcome");
 	}
 	return outcome;
+}
+
+enum err_code storage_session_beat(struct storage *s, enum storage_beat beat,
+				   struct storage_session *sessions, size_t count, struct err *err)
+{
+	must(s);
+	must(sessions || count == 0);
+	if (count == 0)
+		return ERR_OK;
+	enum err_code code = s->ops->session_beat(s, beat, sessions, count, err);
+	if (code) {
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+		return code;
+	}
+	for (size_t i = 0; i < count; i++) {
+		must(sessions[i].exists || sessions[i].beats == 0);
+		must(!sessions[i].exists || beat != STORAGE_BEAT || sessions[i].beats > 0);
+	}
+	return ERR_OK;
 }
 
 enum err_code storage_reader_open(struct storage *s, struct storage_reader **ret, struct err *err)

@@ -4,7 +4,7 @@
  * idempotency and fences are the journal's (src/journal/decide.c), which looks facts up here and then
  * appends records that are already encoded, numbered and sealed with their CRC.
  *
- * Backends are plain blocking code. Threads: lookup and append are called from one thread, the
+ * Backends are plain blocking code. Threads: lookup, append and session_beat are called from one thread, the
  * sequencer's; reads come from reader threads, each with a struct storage_reader of its own, at the same
  * time as appends; open and close from one thread with nothing else going on.
  *
@@ -52,6 +52,30 @@ struct storage_id_fact {
 	bool last_of_append;
 };
 
+/* A session's row, beside the log: how often its process has beaten. It is no history. */
+struct storage_session {
+	uint8_t id[RECORD_ID_BYTES]; /* in */
+	uint32_t ttl_ms;	     /* in, MAKE: for whoever looks at the rows */
+	bool exists;		     /* out: false: the session has ended, or never began */
+	uint64_t beats;		     /* out */
+};
+enum storage_beat {
+	STORAGE_BEAT_READ, /* only looks */
+	STORAGE_BEAT,	   /* raises the counts of those that exist by one */
+	/* After opening: makes the rows that the backend has not kept since it was closed; one that keeps
+	 * them makes none, for they may have been taken away meanwhile by another process. */
+	STORAGE_BEAT_MAKE
+};
+/* What a record does to a row, in the same transaction: begins it with the count 0, or takes it away if its
+ * count is still this one (a row that is missing is as one with this count). A count that has changed is
+ * STORAGE_MOVED: nothing is written. */
+struct storage_session_change {
+	uint8_t id[RECORD_ID_BYTES];
+	bool ends;
+	uint64_t beats;	 /* ends: as expected */
+	uint32_t ttl_ms; /* begins */
+};
+
 /* One record of a batch: its bytes, and what the index needs of it. */
 struct storage_record {
 	struct span bytes; /* with tag and length, patched */
@@ -61,6 +85,7 @@ struct storage_record {
 	const uint8_t *id; /* RECORD_ID_BYTES */
 	struct wall_time commit_time;
 	bool last_of_append;
+	const struct storage_session_change *session; /* or NULL */
 };
 
 enum storage_outcome {
@@ -136,6 +161,11 @@ typedef enum err_code storage_lookup_fn(struct storage *s, struct storage_stream
 typedef enum storage_outcome storage_append_fn(struct storage *s, uint64_t expected_head,
 					       const struct storage_record *records, size_t count,
 					       struct err *err);
+/* Reads, raises or makes the rows of sessions, each once in the list; called from the sequencer's thread.
+ * Rows need not be durable when it returns; a beat that is lost is as one that never came. */
+typedef enum err_code storage_session_beat_fn(struct storage *s, enum storage_beat beat,
+					      struct storage_session *sessions, size_t count,
+					      struct err *err);
 /* A reader's own handle; any thread may open one, then one thread at a time uses it. */
 typedef enum err_code storage_reader_open_fn(struct storage *s, struct storage_reader **ret,
 					     struct err *err);
@@ -166,6 +196,7 @@ struct storage_ops {
 	storage_head_fn *head;
 	storage_lookup_fn *lookup;
 	storage_append_fn *append;
+	storage_session_beat_fn *session_beat;
 	storage_reader_open_fn *reader_open;
 	storage_reader_close_fn *reader_close;
 	storage_read_fn *read;
@@ -195,6 +226,7 @@ void storage_close(struct storage *s); /* NULL is fine */
 storage_head_fn storage_head;
 storage_lookup_fn storage_lookup;
 storage_append_fn storage_append;
+storage_session_beat_fn storage_session_beat;
 storage_reader_open_fn storage_reader_open;
 void storage_reader_close(struct storage_reader *r); /* NULL is fine */
 storage_read_fn storage_read;

@@ -171,7 +171,8 @@ static struct append *append_alloc(const struct sizes *sizes, uint8_t **ret_name
 static struct span name_keep(uint8_t **names, struct span name)
 {
 	struct span kept = span_of(*names, name.n);
-	memcpy(*names, name.p, name.n);
+	if (name.n > 0)
+		memcpy(*names, name.p, name.n);
 	*names += name.n;
 	return kept;
 }

@@ -327,7 +327,8 @@ static struct ledger_session *session_copy(const struct ledger_session *of)
 		text += of->services[i].n;
 	}
 	s->address = span_of(text, of->address.n);
-	memcpy(text, of->address.p, of->address.n);
+	if (of->address.n > 0)
+		memcpy(text, of->address.p, of->address.n);
 	s->live = false;
 	s->next_dead = NULL;
 	return s;

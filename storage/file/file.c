@@ -59,6 +59,7 @@ static struct file_store *store_new(const struct storage_config *config, const s
 	file_segments_init(&s->segments, s->io, s->dir, options->segment_bytes);
 	file_window_init(&s->window, &s->segments);
 	file_window_init(&s->indexer_window, &s->segments);
+	session_rows_init(&s->sessions);
 	map_init(&s->facts[0]);
 	map_init(&s->facts[1]);
 	pthread_condattr_t attr;
@@ -88,6 +89,7 @@ static void store_free(struct file_store *s)
 	file_recent_free(s->filling);
 	file_recent_free(s->moving);
 	file_facts_release(s);
+	session_rows_release(&s->sessions);
 	if (s->lock_fd >= 0)
 		s->io->close(s->io->arg, s->lock_fd);
 	pthread_cond_destroy(&s->indexer_wake);
@@ -153,6 +155,14 @@ void file_abandon(struct storage *storage)
 	store_free(s);
 }
 
+static enum err_code file_session_beat(struct storage *storage, enum storage_beat beat,
+				       struct storage_session *sessions, size_t count, struct err *err)
+{
+	(void)err;
+	session_rows_beat(&file_store_of(storage)->sessions, beat, sessions, count);
+	return ERR_OK;
+}
+
 static void file_head(struct storage *storage, struct storage_head *ret)
 {
 	struct file_store *s = file_store_of(storage);
@@ -197,6 +207,7 @@ const struct storage_ops storage_file = {
 	.head = file_head,
 	.lookup = file_lookup,
 	.append = file_append,
+	.session_beat = file_session_beat,
 	.reader_open = file_reader_open,
 	.reader_close = file_reader_close,
 	.read = file_read,

@@ -12,6 +12,7 @@
 #include "storage/file/recent.h"
 #include "storage/file/segment.h"
 #include "storage/file/window.h"
+#include "storage/sessions.h"
 #include "storage/storage.h"
 
 #define FILE_STORE_MAGIC 0x46534c31u
@@ -68,6 +69,7 @@ struct file_store {
 	struct window window;
 	struct index_view *view; /* NULL when there is no index (read-only, none made yet) */
 	struct map facts[2];     /* newer and older half */
+	struct session_rows sessions;
 	struct err failed;       /* set: no appends until restart */
 
 	/* Under lock; head also without it. */

@@ -242,7 +242,7 @@ enum storage_outcome file_append(struct storage *storage, uint64_t expected_head
 		err_set(err, ERR_IO, "%s", s->failed.text);
 		return STORAGE_FAILED;
 	}
-	if (expected_head != atomic_load(&s->head))
+	if (expected_head != atomic_load(&s->head) || !session_rows_hold(&s->sessions, records, count))
 		return STORAGE_MOVED;
 	if (count == 0)
 		return STORAGE_OK;
@@ -265,8 +265,10 @@ enum storage_outcome file_append(struct storage *storage, uint64_t expected_head
 	uint64_t frame_at = s->last_end;
 	build_frame(s, expected_head, records, count, bytes);
 	outcome = write_frame(s, FRAME_HEADER_BYTES + bytes, err);
-	if (outcome == STORAGE_OK)
+	if (outcome == STORAGE_OK) {
 		publish(s, frame_at, records, count);
+		session_rows_commit(&s->sessions, records, count);
+	}
 	return outcome;
 }
 

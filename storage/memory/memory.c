@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "base/random.h"
+#include "storage/sessions.h"
 
 #define MEMORY_MAGIC 0x6d656d73u
 #define READER_MAGIC 0x6d656d72u
@@ -55,6 +56,7 @@ struct memory {
 	uint32_t magic;
 	uint8_t journal_id[UUID_BYTES];
 
+	struct session_rows sessions; /* the sequencer's thread alone */
 	pthread_rwlock_t lock; /* guards all below */
 	struct record *records;
 	size_t count, cap;
@@ -80,6 +82,7 @@ static storage_close_fn memory_close;
 static storage_head_fn memory_head;
 static storage_lookup_fn memory_lookup;
 static storage_append_fn memory_append;
+static storage_session_beat_fn memory_session_beat;
 static storage_reader_open_fn memory_reader_open;
 static storage_reader_close_fn memory_reader_close;
 static storage_read_fn memory_read;
@@ -94,6 +97,7 @@ const struct storage_ops storage_memory = {
 	.head = memory_head,
 	.lookup = memory_lookup,
 	.append = memory_append,
+	.session_beat = memory_session_beat,
 	.reader_open = memory_reader_open,
 	.reader_close = memory_reader_close,
 	.read = memory_read,
@@ -145,6 +149,7 @@ static enum err_code memory_open(const struct storage_config *config, struct sto
 	m->base.ops = &storage_memory;
 	m->magic = MEMORY_MAGIC;
 	uuid_v4(m->journal_id);
+	session_rows_init(&m->sessions);
 	map_init(&m->streams);
 	map_init(&m->categories);
 	m->ids_seed[0] = random_u64();
@@ -193,6 +198,7 @@ static void memory_close(struct storage *s)
 		mem_free(m->blocks);
 		m->blocks = next;
 	}
+	session_rows_release(&m->sessions);
 	mem_free(m->by_name);
 	mem_free(m->ids);
 	mem_free(m->records);
@@ -404,7 +410,7 @@ static enum storage_outcome memory_append(struct storage *s, uint64_t expected_h
 	struct memory *m = memory_of(s);
 	enum storage_outcome outcome = STORAGE_OK;
 	lock_write(m);
-	if (expected_head != m->count) {
+	if (expected_head != m->count || !session_rows_hold(&m->sessions, records, count)) {
 		outcome = STORAGE_MOVED;
 	} else if (count > 0) {
 		struct block *block = append_prepare(m, records, count);
@@ -416,6 +422,7 @@ static enum storage_outcome memory_append(struct storage *s, uint64_t expected_h
 				append_one(m, &records[i], at);
 				at += records[i].bytes.n;
 			}
+			session_rows_commit(&m->sessions, records, count);
 		} else {
 			append_forget(m, records, count);
 			outcome = STORAGE_FULL;
@@ -424,6 +431,14 @@ static enum storage_outcome memory_append(struct storage *s, uint64_t expected_h
 	}
 	unlock(m);
 	return outcome;
+}
+
+static enum err_code memory_session_beat(struct storage *s, enum storage_beat beat,
+					 struct storage_session *sessions, size_t count, struct err *err)
+{
+	(void)err;
+	session_rows_beat(&memory_of(s)->sessions, beat, sessions, count);
+	return ERR_OK;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

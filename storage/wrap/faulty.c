@@ -179,6 +179,13 @@ static enum storage_outcome faulty_append(struct storage *s, uint64_t expected_h
 	return outcome;
 }
 
+static enum err_code faulty_session_beat(struct storage *s, enum storage_beat beat,
+					 struct storage_session *sessions, size_t count, struct err *err)
+{
+	enum err_code code = strike(faulty_of(s), FAULTY_SESSION_BEAT, err);
+	return code ? code : storage_session_beat(faulty_of(s)->inner, beat, sessions, count, err);
+}
+
 static enum err_code faulty_reader_open(struct storage *s, struct storage_reader **ret, struct err *err)
 {
 	struct storage_reader *inner;
@@ -236,6 +243,7 @@ const struct storage_ops storage_faulty = {
 	.head = faulty_head,
 	.lookup = faulty_lookup,
 	.append = faulty_append,
+	.session_beat = faulty_session_beat,
 	.reader_open = faulty_reader_open,
 	.reader_close = faulty_reader_close,
 	.read = faulty_read,

@@ -116,6 +116,18 @@ static enum storage_outcome trace_append(struct storage *s, uint64_t expected_he
 	return outcome;
 }
 
+static enum err_code trace_session_beat(struct storage *s, enum storage_beat beat,
+					struct storage_session *sessions, size_t count, struct err *err)
+{
+	static const char *const names[] = {"read", "beat", "make"};
+	struct mono_time begun = clock_mono(&clock_system);
+	must((size_t)beat < ARRAY_LEN(names));
+	enum err_code code = storage_session_beat(trace_of(s)->inner, beat, sessions, count, err);
+	log_info("storage session beat", LOG_STR("what", names[beat]), LOG_U64("sessions", count),
+		 LOG_STR("result", err_name(code)), LOG_I64("us", since_us(begun)));
+	return code;
+}
+
 static enum err_code trace_reader_open(struct storage *s, struct storage_reader **ret, struct err *err)
 {
 	struct storage_reader *inner;
@@ -198,6 +210,7 @@ const struct storage_ops storage_trace = {
 	.head = trace_head,
 	.lookup = trace_lookup,
 	.append = trace_append,
+	.session_beat = trace_session_beat,
 	.reader_open = trace_reader_open,
 	.reader_close = trace_reader_close,
 	.read = trace_read,

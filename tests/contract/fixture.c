@@ -178,6 +178,13 @@ void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data
 	f->records[f->n++] = m;
 }
 
+void batch_session(struct fixture *f, const struct storage_session_change *change)
+{
+	must(f->n > f->batch_at);
+	f->records[f->n - 1].session = *change;
+	f->records[f->n - 1].has_session = true;
+}
+
 enum storage_outcome batch_try(struct fixture *f, uint64_t expected_head, struct err *err)
 {
 	size_t count = f->n - f->batch_at;
@@ -191,7 +198,8 @@ enum storage_outcome batch_try(struct fixture *f, uint64_t expected_head, struct
 						     .stream = m->stream,
 						     .id = m->id,
 						     .commit_time = {m->time_us},
-						     .last_of_append = m->last_of_append};
+						     .last_of_append = m->last_of_append,
+						     .session = m->has_session ? &m->session : NULL};
 	}
 	enum storage_outcome outcome = storage_append(f->s, expected_head, records, count, err);
 	mem_free(records);

@@ -30,6 +30,8 @@ struct model_record {
 	int64_t time_us;
 	bool last_of_append;
 	struct span bytes; /* owned */
+	struct storage_session_change session;
+	bool has_session;
 };
 
 struct fixture {
@@ -54,6 +56,8 @@ uint64_t fixture_random(struct fixture *f, uint64_t below);
 
 /* Adds a record to the batch. A snapshot names the stream's newest sequence, or `sequence` if not 0. */
 void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data_bytes, uint64_t sequence);
+/* The last record of the batch begins or ends a session. */
+void batch_session(struct fixture *f, const struct storage_session_change *change);
 /* Appends the batch as one and expects it to succeed. */
 void batch_append(struct fixture *f);
 /* Tries to; on anything but STORAGE_OK the model forgets the batch. */

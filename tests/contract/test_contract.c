@@ -66,6 +66,79 @@ CONTRACT(append, elsewhere_than_at_the_head_has_moved)
 	check_read(f, &q);
 }
 
+/* ---- sessions' rows ---------------------------------------------------------------------------- */
+
+/* Its count, or -1 if it has no row. */
+static int64_t beats_of(struct fixture *f, enum storage_beat beat, uint8_t session)
+{
+	struct storage_session row = {.id = {session}, .ttl_ms = 1000};
+	cr_assert_eq(storage_session_beat(f->s, beat, &row, 1, &f->err), ERR_OK, "%s", f->err.text);
+	return row.exists ? (int64_t)row.beats : -1;
+}
+
+static void begin_session(struct fixture *f, uint8_t session)
+{
+	batch_add(f, "$sessions", RECORD_SESSION_BEGUN, 20, 0);
+	batch_session(f, &(struct storage_session_change){.id = {session}, .ttl_ms = 1000});
+	batch_append(f);
+}
+
+static enum storage_outcome end_session(struct fixture *f, uint8_t session, uint64_t beats)
+{
+	batch_add(f, "$sessions", RECORD_SESSION_ENDED, 20, 0);
+	batch_session(f, &(struct storage_session_change){.id = {session}, .ends = true, .beats = beats});
+	return batch_try(f, f->batch_at, &f->err);
+}
+
+CONTRACT(sessions, rows_begin_and_end_with_their_records)
+{
+	struct storage_query q = EVERYTHING;
+	q.include_system = true;
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), -1);
+	begin_session(f, 1);
+	begin_session(f, 2);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT_READ, 1), 0);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), 1);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), 2);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT_READ, 1), 2);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT_READ, 2), 0);
+	cr_assert_eq(end_session(f, 1, 2), STORAGE_OK);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), -1);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT_READ, 1), -1);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 2), 1);
+	check_read(f, &q);
+}
+
+CONTRACT(sessions, an_end_whose_count_has_changed_has_moved)
+{
+	struct storage_query q = EVERYTHING;
+	q.include_system = true;
+	begin_session(f, 1);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), 1);
+	cr_assert_eq(end_session(f, 1, 0), STORAGE_MOVED);
+	cr_assert_eq(f->err.code, ERR_OK);
+	check_read(f, &q);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT_READ, 1), 1);
+	/* The whole batch: nothing of it is there. */
+	batch_add(f, "a", RECORD_EVENT, 10, 0);
+	cr_assert_eq(end_session(f, 1, 2), STORAGE_MOVED);
+	check_read(f, &q);
+	cr_assert_eq(end_session(f, 1, 1), STORAGE_OK);
+	check_read(f, &q);
+}
+
+CONTRACT_DURABLE(sessions, rows_are_there_again_when_they_are_made)
+{
+	begin_session(f, 1);
+	fixture_reopen(f);
+	cr_assert(beats_of(f, STORAGE_BEAT_MAKE, 1) >= -1);
+	int64_t before = beats_of(f, STORAGE_BEAT_READ, 1);
+	cr_assert(before >= 0);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), before + 1);
+	cr_assert_eq(end_session(f, 1, (uint64_t)before + 1), STORAGE_OK);
+	cr_assert_eq(beats_of(f, STORAGE_BEAT, 1), -1);
+}
+
 CONTRACT(append, several_streams_in_one_batch)
 {
 	struct storage_query q = EVERYTHING;

@@ -101,6 +101,15 @@ static enum storage_outcome fake_append(struct storage *s, uint64_t expected_hea
 	return outcome;
 }
 
+static enum err_code fake_session_beat(struct storage *s, enum storage_beat beat,
+				       struct storage_session *sessions, size_t count, struct err *err)
+{
+	struct fake *f = fake_of(s);
+	if (f->beats_fail)
+		return err_set(err, ERR_IO, "fake beat");
+	return storage_session_beat(f->inner, beat, sessions, count, err);
+}
+
 static enum err_code fake_reader_open(struct storage *s, struct storage_reader **ret, struct err *err)
 {
 	/* The inner store's reader, but of this store, as the wrapper asserts. */
@@ -157,6 +166,7 @@ static const struct storage_ops fake_ops = {
 	.head = fake_head,
 	.lookup = fake_lookup,
 	.append = fake_append,
+	.session_beat = fake_session_beat,
 	.reader_open = fake_reader_open,
 	.reader_close = fake_reader_close,
 	.read = fake_read,
