@@ -61,5 +61,6 @@
 #define LIMIT_HTTP_BODY_BYTES (12 * MIB)	 /* what the function would take */
 #define LIMIT_ENTITY_QUEUE ((size_t)1000)	 /* commands that wait for one entity */
 #define LIMIT_FORWARD_DEPTH 32			 /* hops of one command */
+#define LIMIT_ANSWERS_BYTES (24 * MIB)		 /* answers of one stream that wait for its client */
 
 #endif

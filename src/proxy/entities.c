@@ -19,7 +19,8 @@ struct entities {
 	struct map by_name; /* "service/id" -> slot; only those that take new commands */
 	struct list all;    /* slot.all, the least recently used first */
 	size_t count;
-	size_t retiring; /* of them, those that were told to passivate */
+	size_t stateless; /* of them, machines of one command */
+	size_t retiring;  /* of them, those that were told to passivate */
 	bool draining;
 	void (*drained)(void *arg);
 	void *drained_arg;
@@ -51,7 +52,8 @@ struct slot {
 	struct span id; /* in key */
 	char *stream;   /* the journal's stream */
 	bool in_map, retiring, gone;
-	unsigned depth; /* calls of the machine on the stack */
+	unsigned depth;       /* calls of the machine on the stack */
+	struct list deferred; /* command.deferred: to be told when there are none */
 
 	struct grpc_call *call; /* the function's stream */
 	struct slot_load *load;
@@ -122,10 +124,14 @@ static void slot_free(struct slot *s)
 	slot_drop_call(s);
 	slot_drop_load(s);
 	s->machine->ops->free(s->machine);
+	must(list_empty(&s->deferred));
 	list_remove(&s->all);
 	t->count--;
 	t->retiring -= s->retiring;
-	s->stats->active--;
+	if (s->service->kind->stateful)
+		s->stats->active--;
+	else
+		t->stateless--;
 	loop_timer_free(s->timer);
 	spec_unref(s->spec);
 	mem_free(s->key);
@@ -148,9 +154,26 @@ static void enter(struct slot *s)
 	s->depth++;
 }
 
+/* What could not be told to the machine inside its own call. */
+static void tell_deferred(struct slot *s)
+{
+	const struct entity_ops *ops = s->machine->ops;
+	struct list_node *n;
+	while (s->depth == 1 && !s->gone && (n = list_pop_front(&s->deferred))) {
+		struct command *c = CONTAINER_OF(n, struct command, deferred);
+		if (!c->withdrawing) {
+			ops->hold(s->machine, &c->entity, c->holding);
+		} else if (ops->withdraw(s->machine, &c->entity)) {
+			c->slot = NULL;
+			command_withdrawn(c);
+		}
+	}
+}
+
 static void leave(struct slot *s)
 {
 	must(s->depth > 0);
+	tell_deferred(s);
 	if (--s->depth || !s->gone)
 		return;
 	struct entities *t = s->table;
@@ -173,10 +196,15 @@ static void call_on_writable(struct grpc_call *call, void *user)
 {
 	struct slot *s = slot_of(user);
 	(void)call;
-	if (!s->load || !s->load->held)
+	if (s->load && s->load->held) {
+		s->load->held = false;
+		client_read_hold(s->load->read, false);
+	}
+	if (!s->machine->ops->on_writable)
 		return;
-	s->load->held = false;
-	client_read_hold(s->load->read, false);
+	enter(s);
+	s->machine->ops->on_writable(s->machine);
+	leave(s);
 }
 
 static void call_on_done(struct grpc_call *call, const struct grpc_result *result, void *user)
@@ -202,35 +230,44 @@ static const struct grpc_call_ops call_ops = {
 	.on_done = call_on_done,
 };
 
-static void host_open(void *host)
+static void host_open(void *host, const char *path, int64_t deadline_ms)
 {
 	struct slot *s = slot_of(host);
 	must(!s->call);
-	s->stats->activations++;
-	s->call = s->table->config.call(s->table->config.arg, s->service->kind->stream_path, &call_ops, s);
+	s->stats->activations += s->service->kind->stateful;
+	s->call = s->table->config.call(s->table->config.arg, path, deadline_ms, &call_ops, s);
 }
 
-static void host_send(void *host, struct span message)
+static bool host_send(void *host, struct span message)
 {
 	struct slot *s = slot_of(host);
 	must(s->call);
-	if (!grpc_call_send(s->call, message) && s->load && !s->load->held) {
+	bool more = grpc_call_send(s->call, message);
+	if (!more && s->load && !s->load->held) {
 		s->load->held = true;
 		client_read_hold(s->load->read, true);
 	}
+	return more;
 }
 
 static void host_half_close(void *host)
 {
 	struct slot *s = slot_of(host);
-	s->stats->passivations++;
+	s->stats->passivations += s->service->kind->stateful;
 	grpc_call_half_close(s->call);
+}
+
+static void host_hold_read(void *host, bool hold)
+{
+	struct slot *s = slot_of(host);
+	must(s->call);
+	grpc_call_hold_read(s->call, hold);
 }
 
 static void host_reset(void *host)
 {
 	struct slot *s = slot_of(host);
-	s->stats->restarts++;
+	s->stats->restarts += s->service->kind->stateful;
 	slot_drop_call(s);
 }
 
@@ -373,7 +410,7 @@ static void host_append(void *host, const struct entity_append *append)
 {
 	struct slot *s = slot_of(host);
 	struct client_stream stream = {.stream = span_str(s->stream),
-				       .expect = CLIENT_EXACTLY,
+				       .expect = append->expect,
 				       .sequence = append->expected_sequence,
 				       .events = append->events,
 				       .event_count = append->event_count,
@@ -389,23 +426,32 @@ static void host_append(void *host, const struct entity_append *append)
 
 /* --- answers, time ---------------------------------------------------------------------------------- */
 
-static struct command *command_of(struct entity_command *c)
+static struct command *command_of(struct entity_command *c, bool over)
 {
 	struct command *command = CONTAINER_OF(c, struct command, entity);
-	command->slot = NULL;
+	if (over) {
+		command->slot = NULL;
+		list_remove(&command->deferred);
+	}
 	return command;
 }
 
 static void host_answer(void *host, struct entity_command *c, struct entity_answer *answer)
 {
 	(void)host;
-	command_answered(command_of(c), answer);
+	command_answered(command_of(c, !answer->more), answer);
 }
 
-static void host_refuse(void *host, struct entity_command *c, const struct outcome *outcome)
+static void host_end(void *host, struct entity_command *c, const struct outcome *outcome)
 {
 	(void)host;
-	command_refused(command_of(c), outcome);
+	command_ended(command_of(c, true), outcome);
+}
+
+static void host_input_wanted(void *host, struct entity_command *c)
+{
+	(void)host;
+	command_input_wanted(command_of(c, false));
 }
 
 /* Wishes only ever move the timer nearer; a machine that is woken early says so again. So a busy entity
@@ -446,12 +492,14 @@ static const struct entity_host host_ops = {
 	.open = host_open,
 	.send = host_send,
 	.half_close = host_half_close,
+	.hold_read = host_hold_read,
 	.reset = host_reset,
 	.load = host_load,
 	.load_cancel = host_load_cancel,
 	.append = host_append,
 	.answer = host_answer,
-	.refuse = host_refuse,
+	.end = host_end,
+	.input_wanted = host_input_wanted,
 	.wake_at = host_wake_at,
 	.report = host_report,
 	.gone = host_gone,
@@ -481,6 +529,8 @@ void entities_free(struct entities *t)
 
 static void slot_retire(struct slot *s)
 {
+	if (!s->service->kind->stateful) /* gone with its command */
+		return;
 	if (!s->retiring) {
 		s->retiring = true;
 		s->table->retiring++;
@@ -495,7 +545,7 @@ static void slot_retire(struct slot *s)
 static void make_room(struct entities *t)
 {
 	unsigned looked = 0;
-	if (t->count - t->retiring < t->config.max_entities)
+	if (t->count - t->retiring - t->stateless < t->config.max_entities)
 		return;
 	for (struct list_node *n = list_first(&t->all); n && looked < LOOK_FOR_IDLE_MAX;
 	     n = list_next(&t->all, n), looked++) {
@@ -517,6 +567,7 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 	s->spec = spec_ref(service->spec);
 	s->service = service;
 	s->stats = c->stats;
+	list_init(&s->deferred);
 	s->key = mem_xdup(key.p, key.n);
 	s->id = span_of(s->key + (key.n - id.n), id.n);
 	s->stream = mem_xdup(stream.p, stream.n);
@@ -532,10 +583,14 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 				       .close_grace_ms = t->config.close_grace_ms,
 				       .reply_max_bytes = t->config.reply_max_bytes};
 	s->machine = service->kind->create(&config);
-	map_put(&t->by_name, key, s);
-	s->in_map = true;
 	t->count++;
-	s->stats->active++;
+	if (service->kind->stateful) {
+		map_put(&t->by_name, key, s);
+		s->in_map = true;
+		s->stats->active++;
+	} else {
+		t->stateless++;
+	}
 	return s;
 }
 
@@ -574,6 +629,10 @@ static enum err_code slot_find(struct entities *t, struct command *c, struct slo
 	const struct spec_service *service = c->method->service;
 	struct buf key, stream;
 	struct span id;
+	if (!service->kind->stateful) {
+		*ret = slot_new(t, c, service->name, SPAN(""), SPAN(""));
+		return ERR_OK;
+	}
 	buf_init(&key, LIMIT_FUNCTION_MESSAGE_BYTES);
 	buf_init(&stream, LIMIT_FUNCTION_MESSAGE_BYTES);
 	enum err_code code = command_key(c, &key, &id, err);
@@ -618,16 +677,61 @@ enum err_code entities_command(struct entities *t, struct command *c, struct err
 	return ERR_OK;
 }
 
+static void defer(struct slot *s, struct command *c)
+{
+	if (!list_linked(&c->deferred))
+		list_push_back(&s->deferred, &c->deferred);
+}
+
 bool entities_withdraw(struct command *c)
 {
 	struct slot *s = c->slot;
-	must(s);
+	must(s && !c->withdrawing);
+	c->withdrawing = true;
+	if (s->depth) {
+		defer(s, c);
+		return false;
+	}
 	enter(s);
 	bool withdrawn = s->machine->ops->withdraw(s->machine, &c->entity);
 	if (withdrawn)
 		c->slot = NULL;
 	leave(s);
 	return withdrawn;
+}
+
+void entities_hold(struct command *c)
+{
+	struct slot *s = c->slot;
+	must(s);
+	if (!s->machine->ops->hold || c->withdrawing)
+		return;
+	if (s->depth) {
+		defer(s, c);
+		return;
+	}
+	enter(s);
+	s->machine->ops->hold(s->machine, &c->entity, c->holding);
+	leave(s);
+}
+
+bool entities_input(struct command *c, struct span payload)
+{
+	struct slot *s = c->slot;
+	must(s);
+	enter(s);
+	bool more = s->machine->ops->input(s->machine, &c->entity, payload);
+	leave(s);
+	return more;
+}
+
+void entities_half_close(struct command *c)
+{
+	struct slot *s = c->slot;
+	must(s);
+	enter(s);
+	s->machine->ops->half_close(s->machine, &c->entity);
+	leave(s);
 }
 
 static bool same_service(const struct spec_service *a, const struct spec_service *b)
@@ -661,6 +765,21 @@ void entities_drain(struct entities *t, void (*done)(void *arg), void *arg)
 		slot_retire(CONTAINER_OF(n, struct slot, all));
 	}
 	drain_check(t);
+}
+
+/* By turns of the list, for a stream's end may let other machines go. */
+void entities_end_streams(struct entities *t)
+{
+	for (size_t left = t->count; left && !list_empty(&t->all); left--) {
+		struct slot *s = CONTAINER_OF(list_first(&t->all), struct slot, all);
+		list_remove(&s->all);
+		list_push_back(&t->all, &s->all);
+		if (!s->machine->ops->end_streams)
+			continue;
+		enter(s);
+		s->machine->ops->end_streams(s->machine);
+		leave(s);
+	}
 }
 
 size_t entities_active(const struct entities *t)

@@ -11,8 +11,9 @@ struct entities_config {
 	struct loop *loop;
 	const struct clock *clock;
 	struct client *journal;
-	/* A new call on the function's channel; never NULL. */
-	struct grpc_call *(*call)(void *arg, const char *path, const struct grpc_call_ops *ops, void *user);
+	/* A new call on the function's channel; never NULL. deadline_ms < 0: none. */
+	struct grpc_call *(*call)(void *arg, const char *path, int64_t deadline_ms,
+				  const struct grpc_call_ops *ops, void *user);
 	void (*report)(void *arg, struct span text);
 	void *arg;
 	struct span name_space; /* before every stream's name: "" or "NS/" */
@@ -28,11 +29,19 @@ struct entities *entities_new(const struct entities_config *config);
  * the function's channel go. */
 void entities_free(struct entities *t);
 
-/* Gives the command to its entity, activating it. On success exactly one of command_answered() and
- * command_refused() follows, unless it is withdrawn. On an error nothing follows. */
+/* Gives the command to its entity, activating it; one of a kind without state has a machine of its own. On
+ * success answers and an end follow (command.h), unless it is withdrawn. On an error nothing follows. */
 enum err_code entities_command(struct entities *t, struct command *c, struct err *err);
-/* The client has left. True: the command had not been sent and is the caller's again. */
+/* The client has left. True: the command is the caller's again. False: answers and an end still follow, or
+ * command_withdrawn(). At most once a command. */
 bool entities_withdraw(struct command *c);
+/* Input that streams, as entity_ops has it. */
+bool entities_input(struct command *c, struct span payload);
+void entities_half_close(struct command *c);
+/* Tells the machine c->holding. */
+void entities_hold(struct command *c);
+/* The proxy stops: ends the streams that only clients would end. */
+void entities_end_streams(struct entities *t);
 
 /* Another spec has come into force: entities whose service has changed finish what they have and go. */
 void entities_take_over(struct entities *t, const struct spec *spec);

@@ -2,8 +2,16 @@
  *
  * A machine is told of commands, messages of the function, completions of the journal and the time, and
  * asks its host for what it wants done (struct entity_host). The host never calls back inside such a
- * request, and the machine is not freed inside its own call. A new kind is one file with one table, and
- * one line in kinds.c.
+ * request, but for command() inside answer() and end() (a forward or effect to the same entity), and the
+ * machine is not freed inside its own call. A new kind is one file with one table, and one line in kinds.c.
+ *
+ * A stateful kind has one machine for each active entity. Of a kind without state (actions) there is one for
+ * each command: it gets command() once, and is gone when that command is over.
+ *
+ * Streams. Answers to a command whose output streams: answer() with `more` any number of times, at any time,
+ * also unasked; then answer() without, or end(). A failure in an answer, and a client that leaves, end it
+ * for the client; the router tells the machine by withdraw(). What the machine then still answers (the
+ * effects of a cancellation) is worked off without a client.
  *
  * Who uses it: entities.c is the host with sockets and timers, the unit tests are another one. */
 #ifndef CAIRN_PROXY_ENTITY_H
@@ -21,23 +29,33 @@ struct Cloudstate__SideEffect;
 
 /* A command as a machine sees it: embedded in the router's. The spans live as long as the command. */
 struct entity_command {
-	struct list_node node; /* the machine's, from command() until it is answered or withdrawn */
+	struct list_node node; /* the machine's, from command() until it is the host's again */
 	struct span name;
-	struct any payload;
-	bool repeated; /* the machine's: its events were refused once because the entity was stale */
+	struct any payload;		 /* none where the input streams: then input() brings each message */
+	bool streams_in, streams_out;	 /* as the method does */
+	const struct metadata *metadata; /* NULL: none; only where the kind takes it */
+	int64_t deadline_ms;		 /* that the client has left, when it is given; < 0: none */
+	/* The machine's own. */
+	bool repeated; /* its events were refused once because the entity was stale */
+	int64_t id;
+	unsigned phase;
 };
 
-/* What the function answered, once its events are durable. The arena holds it all and moves along. */
+/* What the function answered, once its events are durable. The arena holds it all and moves along. An answer
+ * without an action sends nothing to the client of a stream, and an empty message to another one. */
 struct entity_answer {
 	struct arena arena;
 	const struct Cloudstate__ClientAction *action; /* NULL: none */
 	struct Cloudstate__SideEffect *const *effects;
 	size_t effect_count;
+	size_t bytes; /* about, of what waits with it */
+	bool more;    /* the command stays the machine's: further answers, or its end, follow */
 };
 
 /* One atomic append to the entity's stream; borrowed until on_appended(). */
 struct entity_append {
-	uint64_t expected_sequence;
+	enum client_expect expect;
+	uint64_t expected_sequence; /* CLIENT_EXACTLY */
 	const struct client_record *events;
 	size_t event_count;
 	const struct client_record *snapshot; /* or NULL */
@@ -45,18 +63,26 @@ struct entity_append {
 
 /* What a machine asks for. */
 struct entity_host {
-	/* The function's stream: one at a time. After reset() it is not heard of again. */
-	void (*open)(void *host);
-	void (*send)(void *host, struct span message);
+	/* The function's call: one at a time, path being its gRPC method and deadline_ms < 0 none. After reset()
+	 * it is not heard of again. send(): true while more is welcome; after false on_writable() follows. While
+	 * reading is held, flow control lets a bounded number of messages come. */
+	void (*open)(void *host, const char *path, int64_t deadline_ms);
+	bool (*send)(void *host, struct span message);
 	void (*half_close)(void *host);
+	void (*hold_read)(void *host, bool hold);
 	void (*reset)(void *host);
 	/* The journal: on_record() for each, then on_loaded() or on_failed(), unless cancelled. */
 	void (*load)(void *host);
 	void (*load_cancel)(void *host);
 	void (*append)(void *host, const struct entity_append *append);
-	/* The command is the host's again. */
+	/* An answer: its effects, then its action are worked off in the order in which answers came. Unless
+	 * there is more the command is the host's again. */
 	void (*answer)(void *host, struct entity_command *command, struct entity_answer *answer);
-	void (*refuse)(void *host, struct entity_command *command, const struct outcome *outcome);
+	/* The command's end after what was answered: refused, or with GRPC_OK the end of its answers. It is the
+	 * host's again. */
+	void (*end)(void *host, struct entity_command *command, const struct outcome *outcome);
+	/* input() said false: now there is room. */
+	void (*input_wanted)(void *host, struct entity_command *command);
 	/* on_time() at or after this moment; replaces an earlier wish. */
 	void (*wake_at)(void *host, struct mono_time at);
 	/* A fault of the function, in words for its author. */
@@ -86,24 +112,37 @@ struct entity { /* the first member of every machine */
 	const struct entity_ops *ops;
 };
 struct entity_ops {
-	const char *type;	 /* as entities announce it: "cloudstate.eventsourced.EventSourced" */
-	const char *stream_path; /* the gRPC method of the function's stream */
-	const char *name;	 /* in words: "event sourced" */
-	const char *mark;	 /* how its records say whose they are; NULL: they have no mark */
-	bool stateful;		 /* has a journal stream: keys and a persistence id are required */
+	const char *type; /* as entities announce it: "cloudstate.eventsourced.EventSourced" */
+	const char *name; /* in words: "event sourced" */
+	const char *mark; /* how its records say whose they are; NULL: they have no mark */
+	bool stateful;	  /* has a journal stream: keys and a persistence id are required */
+	bool takes_metadata; /* of commands */
 	bool streamed_in, streamed_out; /* takes methods that stream so */
 
 	struct entity *(*create)(const struct entity_config *config);
 	void (*free)(struct entity *e); /* commands that it still has are the host's */
 	void (*command)(struct entity *e, struct entity_command *command);
-	/* The client has left. True: it had not been sent, the command is the host's again. */
+	/* The client has left, or its stream is over: nobody waits for answers any more. True: the command is
+	 * the host's again (it had not been sent, or its call was broken off). False: it is carried through, and
+	 * an answer or end follows. Called at most once a command. */
 	bool (*withdraw)(struct entity *e, struct entity_command *command);
+	/* The next message of an input that streams (borrowed), and its end. input(): false when the client
+	 * is to wait for input_wanted(). Required where streamed_in. */
+	bool (*input)(struct entity *e, struct entity_command *command, struct span payload);
+	void (*half_close)(struct entity *e, struct entity_command *command);
+	/* The client takes no more answers for now, or takes them again. May be NULL: a bounded number of them
+	 * waits with the router then, beyond it the client's stream is broken off. */
+	void (*hold)(struct entity *e, struct entity_command *command, bool hold);
 	size_t (*waiting)(const struct entity *e); /* commands not yet sent */
 	bool (*idle)(const struct entity *e);	   /* could be passivated now */
 	void (*passivate)(struct entity *e);	   /* now if idle, otherwise as soon as it is */
+	/* The proxy stops: streams that only the client would end come to an end with OK. May be NULL. */
+	void (*end_streams)(struct entity *e);
 
 	void (*on_message)(struct entity *e, struct span message);
 	void (*on_end)(struct entity *e, const struct entity_end *end);
+	void (*on_writable)(struct entity *e); /* may be NULL */
+	/* The journal's part: not of kinds without state. */
 	void (*on_record)(struct entity *e, const struct record_view *record);
 	void (*on_loaded)(struct entity *e, uint64_t sequence); /* the stream's newest, to be expected */
 	void (*on_load_failed)(struct entity *e, const struct client_error *error);

@@ -86,8 +86,8 @@ static const struct event_sourced *machine_const(const struct entity *e)
 static void refuse(struct event_sourced *es, struct entity_command *c, enum grpc_code code, struct span text,
 		   bool failure)
 {
-	es->config.host->refuse(es->config.host_arg, c,
-				&(struct outcome){.code = code, .message = text, .failure = failure});
+	es->config.host->end(es->config.host_arg, c,
+			     &(struct outcome){.code = code, .message = text, .failure = failure});
 }
 
 static void refuse_waiting(struct event_sourced *es, enum grpc_code code, struct span text, bool failure)
@@ -156,7 +156,7 @@ static bool send_init(struct event_sourced *es, const struct record_view *snapsh
 		CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_SNAPSHOT__INIT;
 	Google__Protobuf__Any state;
 
-	es->config.host->open(es->config.host_arg);
+	es->config.host->open(es->config.host_arg, "/cloudstate.eventsourced.EventSourced/handle", -1);
 	es->open = true;
 	es->init_sent = true;
 	if (!plant("id-not-restarted-on-new-stream") || !es->next_id)
@@ -492,7 +492,8 @@ static void append_events(struct event_sourced *es)
 	es->state = APPENDING;
 	es->config.host->append(
 		es->config.host_arg,
-		&(struct entity_append){.expected_sequence = es->sequence,
+		&(struct entity_append){.expect = CLIENT_EXACTLY,
+					.expected_sequence = es->sequence,
 					.events = records,
 					.event_count = reply->n_events,
 					.snapshot = snapshot ? &records[reply->n_events] : NULL});
@@ -675,7 +676,6 @@ static void destroy(struct entity *e)
 
 const struct entity_ops entity_event_sourced = {
 	.type = "cloudstate.eventsourced.EventSourced",
-	.stream_path = "/cloudstate.eventsourced.EventSourced/handle",
 	.name = "event sourced",
 	.mark = NULL,
 	.stateful = true,

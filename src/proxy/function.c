@@ -248,10 +248,10 @@ void function_report(struct function *f, struct span text)
 
 /* --- life --------------------------------------------------------------------------------------------- */
 
-struct grpc_call *function_call(struct function *f, const char *path, const struct grpc_call_ops *ops,
-				void *user)
+struct grpc_call *function_call(struct function *f, const char *path, int64_t deadline_ms,
+				const struct grpc_call_ops *ops, void *user)
 {
-	return grpc_channel_call(f->channel, path, NULL, -1, false, ops, user);
+	return grpc_channel_call(f->channel, path, NULL, deadline_ms, false, ops, user);
 }
 
 struct function *function_new(const struct function_config *config)

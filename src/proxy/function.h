@@ -21,9 +21,10 @@ struct function *function_new(const struct function_config *config);
 void function_start(struct function *f);
 void function_free(struct function *f); /* NULL is fine */
 
-/* A call of one of its methods; never NULL, fails at once while the function cannot be reached. */
-struct grpc_call *function_call(struct function *f, const char *path, const struct grpc_call_ops *ops,
-				void *user);
+/* A call of one of its methods; never NULL, fails at once while the function cannot be reached.
+ * deadline_ms < 0: none. */
+struct grpc_call *function_call(struct function *f, const char *path, int64_t deadline_ms,
+				const struct grpc_call_ops *ops, void *user);
 /* reportError, and a log line. Kept back while the function cannot be reached. */
 void function_report(struct function *f, struct span text);
 /* Nothing is reported and asked any more: a drain has begun. */

@@ -171,10 +171,11 @@ static void on_spec(void *arg, struct spec *spec)
 	log_spec(p, spec);
 }
 
-static struct grpc_call *call_function(void *arg, const char *path, const struct grpc_call_ops *ops,
-				       void *user)
+static struct grpc_call *call_function(void *arg, const char *path, int64_t deadline_ms,
+				       const struct grpc_call_ops *ops, void *user)
 {
-	return function_call(OBJ_CAST(struct proxy, arg, PROXY_MAGIC)->function, path, ops, user);
+	return function_call(OBJ_CAST(struct proxy, arg, PROXY_MAGIC)->function, path, deadline_ms, ops,
+			     user);
 }
 
 static void report(void *arg, struct span text)
@@ -327,6 +328,7 @@ void proxy_drain(struct proxy *p, int64_t grace_ms, void (*done)(void *arg, bool
 	loop_timer_set(p->grace, grace_ms);
 	function_quiet(p->function);
 	front_not_serving(p->front);
+	router_end_streams(p->router);
 	if (p->bound)
 		grpc_server_drain(p->server, grace_ms, on_calls_drained, p);
 	else

@@ -2,8 +2,14 @@
  * then its forward or its reply. Each forward and effect is a command of its own, whose hops remember where
  * it came from.
  *
- *	router_call ─▶ entity ─▶ answered ─▶ effects, one after another ─▶ reply / failure / forward ─▶ end
- *	                  └────▶ refused ────────────────────────────────────────────────────────────▶ end */
+ *	router_open ─▶ entity ─▶ answered ─▶ effects, one after another ─▶ reply / failure / forward ─▶ end
+ *	                │  ▲        ▲                                        │ more
+ *	                │  └────────┴────────────────────────────────────────┘
+ *	                └──▶ ended ─────────────────────────────────────────────────────────────────▶ end
+ *
+ * Of a stream's answers one is worked off at a time (`answered`), the others wait in `later`, and what has
+ * ended it (`over`) behind them. While answers wait, or the caller takes none, the machine holds its function
+ * back. A command is freed when its machine is done with it and nothing of it is left to be worked off. */
 #include <config.h>
 
 #include "proxy/router_core.h"
@@ -18,8 +24,6 @@
 #include "proxy/wire.h"
 
 #define ROUTER_MAGIC 0x526f7574u
-#define COMMAND_MAGIC 0x436f6d6du
-#define ACTION(NAME) CLOUDSTATE__CLIENT_ACTION__ACTION_##NAME
 
 struct watcher {
 	struct watcher *next;
@@ -35,61 +39,34 @@ struct router {
 	struct spec *spec;
 	struct watcher *watchers;
 	struct list deadlines; /* of commands that wait for the function, the oldest first */
+	int64_t timeout_ms;
 	struct loop_timer *timer;
 	bool timer_armed;
 };
 
-static void advance(struct command *c);
-
-/* --- hops -------------------------------------------------------------------------------------------- */
-
-static struct hop *hop_ref(struct hop *h)
-{
-	if (h)
-		h->refs++;
-	return h;
-}
-
-static void hop_unref(struct hop *h)
-{
-	while (h && --h->refs == 0) {
-		struct hop *before = h->before;
-		spec_unref(h->spec);
-		mem_free(h);
-		h = before;
-	}
-}
-
-static struct hop *hop_new(struct command *from, bool effect)
-{
-	struct hop *h = mem_xalloc(sizeof *h);
-	h->refs = 1;
-	h->effect = effect;
-	h->spec = spec_ref(from->spec);
-	h->from = from->method;
-	h->before = hop_ref(from->hops);
-	return h;
-}
-
 /* --- a command's beginning and end ----------------------------------------------------------------- */
 
-static void command_free(struct command *c)
+void command_free(struct command *c)
 {
-	must(!c->slot);
+	must(!c->slot && !c->child && !c->freed);
 	list_remove(&c->deadline);
 	c->stats->waiting--;
 	if (c->answered)
 		arena_release(&c->answer.arena);
+	command_drop_later(c);
 	hop_unref(c->hops);
 	spec_unref(c->spec);
+	arena_release(&c->arena);
 	mem_free(c->payload);
-	mem_free(c->failure_text);
+	mem_free(c->end_text);
 	c->magic = 0;
-	mem_free(c);
+	c->freed = true;
+	if (!c->posted)
+		mem_free(c);
 }
 
 /* Tells whoever listens, and nobody later. */
-static void tell_end(struct command *c, const struct outcome *outcome)
+void command_tell_end(struct command *c, const struct outcome *outcome)
 {
 	const struct reply_sink *sink = c->sink;
 	if (!sink)
@@ -105,32 +82,95 @@ static void tell_end(struct command *c, const struct outcome *outcome)
 	sink->on_end(c->sink_arg, outcome);
 }
 
-static void end(struct command *c, enum grpc_code code, struct span text, bool failure)
+static void run_task(struct task *task)
 {
-	tell_end(c, &(struct outcome){.code = code, .message = text, .failure = failure});
-	command_free(c);
+	struct command *c = CONTAINER_OF(task, struct command, task);
+	c->posted = false;
+	if (c->freed)
+		mem_free(c);
+	else if (!c->answered)
+		command_go_on(c);
 }
 
-static void run_failed(struct task *task)
+/* command_go_on(), outside of the call that makes it possible. */
+void command_go_on_later(struct command *c)
 {
-	struct command *c = CONTAINER_OF(task, struct command, failed);
-	end(c, c->failure_code, span_str(c->failure_text), c->failure_of_function);
+	if (c->posted)
+		return;
+	c->posted = true;
+	c->task.run = run_task;
+	mailbox_post(loop_mailbox(c->router->config.loop), &c->task);
+}
+
+void command_set_outcome(struct command *c, const struct outcome *outcome)
+{
+	c->over = true;
+	c->end_code = outcome->code;
+	c->end_text = mem_xdup(outcome->message.p, outcome->message.n);
+	c->end_failure = outcome->failure;
 }
 
 /* Ends a command that could not be begun, outside of the call that began it. */
-static void end_later(struct command *c, const struct outcome *outcome)
+void command_end_later(struct command *c, const struct outcome *outcome)
 {
-	c->failure_code = outcome->code;
-	c->failure_text = mem_xdup(outcome->message.p, outcome->message.n);
-	c->failure_of_function = outcome->failure;
-	c->failed.run = run_failed;
-	mailbox_post(loop_mailbox(c->router->config.loop), &c->failed);
+	command_set_outcome(c, outcome);
+	command_go_on_later(c);
 }
 
-static struct command *command_new(struct router *r, const struct spec_method *method,
-				   const struct any *payload, const struct reply_sink *sink, void *sink_arg)
+static void withdrawn(struct command *c)
 {
+	command_drop_later(c);
+	if (!c->over)
+		command_set_outcome(c, &(struct outcome){.code = GRPC_CANCELLED});
+	if (!c->answered)
+		command_free(c);
+}
+
+/* Nobody waits for it any more: its machine is told, once. The command may be gone afterwards. */
+void command_withdraw(struct command *c)
+{
+	list_remove(&c->deadline);
+	if (!c->slot || c->withdrawn)
+		return;
+	c->withdrawn = true;
+	if (entities_withdraw(c))
+		withdrawn(c);
+}
+
+void command_withdrawn(struct command *c)
+{
+	must(c->magic == COMMAND_MAGIC && !c->slot);
+	withdrawn(c);
+}
+
+static bool copy_metadata(struct command *c, const struct metadata *from)
+{
+	if (!from || !from->n || !c->method->service->kind->takes_metadata)
+		return true;
+	struct metadata *to = arena_zalloc(&c->arena, sizeof *to);
+	struct metadata_entry *items = arena_zalloc(&c->arena, from->n * sizeof *items);
+	if (!to || !items)
+		return false;
+	for (size_t i = 0; i < from->n; i++) {
+		items[i].key = arena_dup(&c->arena, from->items[i].key);
+		items[i].value = arena_dup(&c->arena, from->items[i].value);
+		items[i].bytes = from->items[i].bytes;
+		if (!items[i].key.p || !items[i].value.p)
+			return false;
+	}
+	*to = (struct metadata){items, from->n};
+	c->entity.metadata = to;
+	return true;
+}
+
+/* What a command is made of; of a method whose input streams, payload is that input's only message, or NULL. */
+struct command *command_new(struct router *r, const struct spec_method *method,
+				   const struct any *payload, const struct metadata *metadata,
+				   const struct reply_sink *sink, void *sink_arg)
+{
+	static const struct any nothing;
 	struct command *c = mem_xalloc(sizeof *c);
+	struct any *any = method->pb->client_streaming ? &c->input : &c->entity.payload;
 	c->magic = COMMAND_MAGIC;
 	c->router = r;
 	c->spec = spec_ref(method->service->spec);
@@ -142,15 +182,26 @@ static struct command *command_new(struct router *r, const struct spec_method *m
 	c->sink = sink;
 	c->sink_arg = sink_arg;
 	c->entity.name = method->pb->name;
+	c->entity.streams_in = method->pb->client_streaming;
+	c->entity.streams_out = method->pb->server_streaming;
+	c->entity.deadline_ms = -1;
+	c->one_input = payload && c->entity.streams_in;
+	list_init(&c->later);
+	arena_init(&c->arena, 4 * LIMIT_HEADER_BYTES);
+	if (!payload)
+		payload = &nothing;
 	c->payload = mem_try_alloc(payload->value.n + payload->type_url.n + 1);
-	if (!c->payload) /* begin() tells */
+	if (!c->payload || !copy_metadata(c, metadata)) { /* command_begin() tells */
+		mem_free(c->payload);
+		c->payload = NULL;
 		return c;
+	}
 	if (payload->value.n)
 		memcpy(c->payload, payload->value.p, payload->value.n);
 	if (payload->type_url.n)
 		memcpy(c->payload + payload->value.n, payload->type_url.p, payload->type_url.n);
-	c->entity.payload.value = span_of(c->payload, payload->value.n);
-	c->entity.payload.type_url = span_of(c->payload + payload->value.n, payload->type_url.n);
+	any->value = span_of(c->payload, payload->value.n);
+	any->type_url = span_of(c->payload + payload->value.n, payload->type_url.n);
 	return c;
 }
 
@@ -160,53 +211,158 @@ static void arm_timer(struct router *r)
 	if (r->timer_armed || !n)
 		return;
 	struct command *c = CONTAINER_OF(n, struct command, deadline);
-	int64_t waited_ms = mono_since_us(clock_mono(r->config.clock), c->began) / 1000;
-	int64_t left_ms = r->config.entities.command_timeout_ms - waited_ms;
+	int64_t waited_ms = mono_since_us(clock_mono(r->config.clock), c->due_from) / 1000;
+	int64_t left_ms = r->timeout_ms - waited_ms;
 	r->timer_armed = true;
 	loop_timer_set(r->timer, left_ms > 0 ? left_ms : 0);
 }
 
-static void begin(struct command *c)
+/* From now on the function has its time to answer. */
+static void set_due(struct command *c)
+{
+	if (!c->slot || list_linked(&c->deadline))
+		return;
+	c->due_from = clock_mono(c->router->config.clock);
+	list_push_back(&c->router->deadlines, &c->deadline);
+	arm_timer(c->router);
+}
+
+/* A call to an action that streams lasts as long as its client wants; one whose client only sends streams
+ * is due when he has sent all. An effect has no client: it is always due. */
+static bool is_due(const struct command *c)
+{
+	bool streams = c->entity.streams_in || c->entity.streams_out;
+	return !streams || c->method->service->kind->stateful || (c->hops && !c->asked);
+}
+
+void command_begin(struct command *c)
 {
 	struct router *r = c->router;
 	struct err err = {0};
 	if (!c->payload) {
-		end_later(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
+		command_end_later(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
 					       .message = SPAN("out of memory for the command")});
 		return;
 	}
 	c->beginning = true;
 	enum err_code code = entities_command(r->entities, c, &err);
+	if (!code && c->slot && c->one_input) {
+		entities_input(c, c->input.value);
+		if (c->slot)
+			entities_half_close(c);
+	}
 	c->beginning = false;
 	if (code) {
 		enum grpc_code told = code == ERR_LIMIT ? GRPC_RESOURCE_EXHAUSTED : grpc_code_of(code);
-		end_later(c, &(struct outcome){.code = told, .message = span_str(err.text)});
-		return;
+		command_end_later(c, &(struct outcome){.code = told, .message = span_str(err.text)});
+	} else if (is_due(c)) { /* unless it was refused at once */
+		set_due(c);
 	}
-	if (!c->slot) /* refused at once */
-		return;
-	list_push_back(&r->deadlines, &c->deadline);
-	arm_timer(r);
+}
+
+struct command *router_open(struct router *router, const struct router_request *request,
+			    const struct reply_sink *sink, void *arg)
+{
+	must(router->magic == ROUTER_MAGIC && request->method && sink && sink->on_end);
+	const struct spec_method *method = request->method;
+	struct any payload = {.type_url = method->input_url, .value = request->payload};
+	struct command *c = command_new(router, method, method->pb->client_streaming ? NULL : &payload,
+					request->metadata, sink, arg);
+	c->asked = method;
+	c->entity.deadline_ms = request->deadline_ms;
+	command_begin(c);
+	return c;
 }
 
 struct command *router_call(struct router *router, const struct spec_method *method, struct span payload,
 			    const struct metadata *metadata, const struct reply_sink *sink, void *arg)
 {
 	must(router->magic == ROUTER_MAGIC && method && sink && sink->on_end);
-	(void)metadata; /* entities take none (contract, section 2) */
 	struct command *c = command_new(
-		router, method, &(struct any){.type_url = method->input_url, .value = payload}, sink, arg);
+		router, method, &(struct any){.type_url = method->input_url, .value = payload}, metadata, sink,
+		arg);
 	c->asked = method;
-	begin(c);
+	command_begin(c);
 	return c;
+}
+
+bool command_send(struct command *c, struct span payload)
+{
+	must(c->magic == COMMAND_MAGIC && c->entity.streams_in && !c->one_input);
+	return !c->slot || entities_input(c, payload);
+}
+
+void command_half_close(struct command *c)
+{
+	must(c->magic == COMMAND_MAGIC && c->entity.streams_in && !c->one_input);
+	if (!c->slot)
+		return;
+	entities_half_close(c);
+	if (!c->entity.streams_out)
+		set_due(c);
+}
+
+void command_input_wanted(struct command *c)
+{
+	if (c->sink && c->sink->on_writable)
+		c->sink->on_writable(c->sink_arg);
+}
+
+/* The machine holds its function back while the caller takes no replies, or answers wait. */
+void command_update_hold(struct command *c)
+{
+	bool hold = c->held || !list_empty(&c->later);
+	if (!c->slot || c->holding == hold)
+		return;
+	c->holding = hold;
+	entities_hold(c);
+}
+
+void command_hold(struct command *c, bool hold)
+{
+	must(c->magic == COMMAND_MAGIC);
+	if (c->held == hold)
+		return;
+	c->held = hold;
+	if (c->child && c->child_forward)
+		command_hold(c->child, hold);
+	command_update_hold(c);
+	if (!hold && !c->answered)
+		command_go_on_later(c);
+}
+
+int64_t command_deadline_left_ms(const struct command *c)
+{
+	if (c->entity.deadline_ms < 0)
+		return -1;
+	int64_t left_ms =
+		c->entity.deadline_ms - mono_since_us(clock_mono(c->router->config.clock), c->began) / 1000;
+	return left_ms > 0 ? left_ms : 0;
+}
+
+/* What the forward of a command is, once its client has left: an entity carries it through. */
+static bool ends_with_client(const struct command *c)
+{
+	return !c->method->service->kind->stateful || c->entity.streams_out;
 }
 
 void command_cancel(struct command *c)
 {
 	must(c->magic == COMMAND_MAGIC && c->sink);
 	c->sink = NULL;
-	if (c->slot && entities_withdraw(c))
-		command_free(c);
+	if (c->child && c->child_forward && ends_with_client(c->child)) {
+		struct command *child = c->child;
+		c->child = NULL;
+		command_cancel(child);
+		command_finish_answer(c);
+		command_go_on_later(c);
+	}
+	if (c->held) {
+		c->held = false;
+		if (!c->answered)
+			command_go_on_later(c);
+	}
+	command_withdraw(c);
 }
 
 /* The client gets its answer in time; what the function was sent is carried through, and the entity sees to
@@ -219,217 +375,14 @@ static void on_timer(void *arg)
 	r->timer_armed = false;
 	while ((n = list_first(&r->deadlines))) {
 		struct command *c = CONTAINER_OF(n, struct command, deadline);
-		if (mono_since_us(now, c->began) < r->config.entities.command_timeout_ms * 1000)
+		if (mono_since_us(now, c->due_from) < r->timeout_ms * 1000)
 			break;
 		list_remove(n);
-		tell_end(c, &(struct outcome){.code = GRPC_DEADLINE_EXCEEDED,
+		command_tell_end(c, &(struct outcome){.code = GRPC_DEADLINE_EXCEEDED,
 					      .message = SPAN("the function has not answered in time")});
-		if (entities_withdraw(c))
-			command_free(c);
+		command_withdraw(c);
 	}
 	arm_timer(r);
-}
-
-/* --- targets of forwards and effects -------------------------------------------------------------------- */
-
-/* The method, or NULL; then *text says what is unknown, a line a hop behind it. The first line alone is
- * what a client gets. */
-static const struct spec_method *find_target(struct command *c, ProtobufCBinaryData service_name,
-					     ProtobufCBinaryData command_name, bool effect, struct buf *text,
-					     size_t *ret_line)
-{
-	struct span service = wire_span(service_name), name = wire_span(command_name);
-	const struct spec_service *s = spec_find_service(c->spec, service);
-	const struct spec_method *m = s ? spec_find_method(s, name) : NULL;
-	if (m)
-		return m;
-	if (!s)
-		buf_printf(text, "Service [%.*s] unknown", SPAN_ARG(service));
-	else
-		buf_printf(text, "Service [%.*s] does not have a command named: [%.*s]", SPAN_ARG(service),
-			   SPAN_ARG(name));
-	*ret_line = text->n;
-	buf_printf(text, "\n  %s %.*s.%.*s", effect ? "side-effect of" : "forwarded from",
-		   SPAN_ARG(c->method->service->name), SPAN_ARG(c->method->pb->name));
-	for (const struct hop *h = c->hops; h; h = h->before)
-		buf_printf(text, "\n  %s %.*s.%.*s", h->effect ? "side-effect of" : "forwarded from",
-			   SPAN_ARG(h->from->service->name), SPAN_ARG(h->from->pb->name));
-	router_report(c->router, buf_span(text));
-	return NULL;
-}
-
-static struct command *run_child(struct command *c, const struct spec_method *target,
-				 const Google__Protobuf__Any *payload, bool effect,
-				 const struct reply_sink *sink, void *sink_arg)
-{
-	struct any any = wire_any(payload);
-	if (!payload)
-		any.type_url = target->input_url;
-	struct command *child = command_new(c->router, target, &any, sink, sink_arg);
-	child->depth = c->depth + 1;
-	child->hops = hop_new(c, effect);
-	if (child->depth > LIMIT_FORWARD_DEPTH) {
-		char text[256];
-		snprintf(text, sizeof text, "more than %d forwards and side effects follow from one command",
-			 LIMIT_FORWARD_DEPTH);
-		router_report(c->router, span_str(text));
-		end_later(child, &(struct outcome){.code = GRPC_INTERNAL, .message = span_str(text)});
-	} else {
-		begin(child);
-	}
-	return child;
-}
-
-/* --- side effects --------------------------------------------------------------------------------------- */
-
-/* What logs an effect's failure; an asynchronous one may outlive its cause. */
-static void log_effect(const struct outcome *outcome)
-{
-	if (outcome->code != GRPC_OK)
-		log_warn("side effect failed", LOG_STR("code", grpc_code_name(outcome->code)),
-			 LOG_SPAN("message", outcome->message));
-}
-
-static void started_effect_end(void *arg, const struct outcome *outcome)
-{
-	(void)arg;
-	log_effect(outcome);
-}
-
-static void awaited_effect_end(void *arg, const struct outcome *outcome)
-{
-	log_effect(outcome);
-	advance(OBJ_CAST(struct command, arg, COMMAND_MAGIC));
-}
-
-static const struct reply_sink started_effect = {.on_end = started_effect_end};
-static const struct reply_sink awaited_effect = {.on_end = awaited_effect_end};
-
-/* True: it is waited for. */
-static bool run_effect(struct command *c, const Cloudstate__SideEffect *effect)
-{
-	struct buf text;
-	size_t line;
-	buf_init(&text, LIMIT_FUNCTION_MESSAGE_BYTES);
-	const struct spec_method *target =
-		find_target(c, effect->service_name, effect->command_name, true, &text, &line);
-	buf_release(&text);
-	c->stats->effects++;
-	if (!target)
-		return false;
-	run_child(c, target, effect->payload, true, effect->synchronous ? &awaited_effect : &started_effect,
-		  c);
-	return effect->synchronous;
-}
-
-/* --- replies and forwards ----------------------------------------------------------------------------- */
-
-static void check_reply_type(struct command *c, struct span type_url)
-{
-	char text[ERR_TEXT_MAX];
-	if (!c->asked || span_eq(type_url, c->asked->output_url))
-		return;
-	snprintf(text, sizeof text,
-		 "reply of %.*s.%.*s has type %.*s, which is not %.*s, the method's output: "
-		 "it is sent nevertheless",
-		 SPAN_ARG(c->asked->service->name), SPAN_ARG(c->asked->pb->name), SPAN_ARG(type_url),
-		 SPAN_ARG(c->asked->output_url));
-	router_report(c->router, span_str(text));
-}
-
-static void reply(struct command *c, const Cloudstate__Reply *r)
-{
-	struct metadata_entry *entries = NULL;
-	size_t n = r->metadata ? r->metadata->n_entries : 0;
-	if (!r->payload) {
-		end(c, GRPC_OK, SPAN(""), false);
-		return;
-	}
-	struct any payload = wire_any(r->payload);
-	check_reply_type(c, payload.type_url);
-	if (n)
-		entries = arena_alloc(&c->answer.arena, n * sizeof *entries);
-	for (size_t i = 0; entries && i < n; i++) {
-		const Cloudstate__MetadataEntry *e = r->metadata->entries[i];
-		entries[i].key = wire_span(e->key);
-		entries[i].bytes = e->value_case == CLOUDSTATE__METADATA_ENTRY__VALUE_BYTES_VALUE;
-		entries[i].value = entries[i].bytes ? wire_span(e->bytes_value)
-				   : e->value_case == CLOUDSTATE__METADATA_ENTRY__VALUE_STRING_VALUE
-					   ? wire_span(e->string_value)
-					   : SPAN("");
-	}
-	if (c->sink && c->sink->on_reply)
-		c->sink->on_reply(c->sink_arg, &payload, &(struct metadata){entries, entries ? n : 0});
-	end(c, GRPC_OK, SPAN(""), false);
-}
-
-static void relay_reply(void *arg, const struct any *payload, const struct metadata *metadata)
-{
-	struct command *c = OBJ_CAST(struct command, arg, COMMAND_MAGIC);
-	if (c->sink && c->sink->on_reply)
-		c->sink->on_reply(c->sink_arg, payload, metadata);
-}
-
-static void relay_end(void *arg, const struct outcome *outcome)
-{
-	struct command *c = OBJ_CAST(struct command, arg, COMMAND_MAGIC);
-	tell_end(c, outcome);
-	command_free(c);
-}
-
-static const struct reply_sink relay = {.on_reply = relay_reply, .on_end = relay_end};
-
-static void forward(struct command *c, const Cloudstate__Forward *f)
-{
-	struct buf text;
-	size_t line = 0;
-	buf_init(&text, LIMIT_FUNCTION_MESSAGE_BYTES);
-	const struct spec_method *target =
-		find_target(c, f->service_name, f->command_name, false, &text, &line);
-	c->stats->forwards++;
-	if (target)
-		run_child(c, target, f->payload, false, &relay, c)->asked = c->asked;
-	else
-		end(c, GRPC_INTERNAL, span_first(buf_span(&text), line), false);
-	buf_release(&text);
-}
-
-/* Goes on with a command that the function has answered: the next effect, then its action. */
-static void advance(struct command *c)
-{
-	must(c->answered && !c->slot);
-	while (c->effect_next < c->answer.effect_count)
-		if (run_effect(c, c->answer.effects[c->effect_next++]))
-			return;
-	const Cloudstate__ClientAction *action = c->answer.action;
-	if (!action || action->action_case == CLOUDSTATE__CLIENT_ACTION__ACTION__NOT_SET)
-		end(c, GRPC_OK, SPAN(""), false);
-	else if (action->action_case == ACTION(REPLY))
-		reply(c, action->reply);
-	else if (action->action_case == ACTION(FAILURE))
-		end(c, GRPC_UNKNOWN, wire_span(action->failure->description), true);
-	else
-		forward(c, action->forward);
-}
-
-void command_answered(struct command *c, struct entity_answer *answer)
-{
-	must(c->magic == COMMAND_MAGIC && !c->answered && !c->slot);
-	list_remove(&c->deadline);
-	c->answer = *answer;
-	c->answered = true;
-	advance(c);
-}
-
-void command_refused(struct command *c, const struct outcome *outcome)
-{
-	must(c->magic == COMMAND_MAGIC && !c->slot);
-	if (c->beginning) {
-		end_later(c, outcome);
-		return;
-	}
-	tell_end(c, outcome);
-	command_free(c);
 }
 
 /* --- the router ------------------------------------------------------------------------------------------
@@ -443,6 +396,7 @@ struct router *router_new(const struct router_config *config)
 	r->entities = entities_new(&config->entities);
 	r->timer = loop_timer_new(config->loop, on_timer, r);
 	list_init(&r->deadlines);
+	r->timeout_ms = config->entities.command_timeout_ms;
 	stats_init(&r->stats);
 	return r;
 }
@@ -498,6 +452,11 @@ void router_take_over(struct router *r, struct spec *spec)
 void router_report(struct router *r, struct span text)
 {
 	r->config.report(r->config.report_arg, text);
+}
+
+void router_end_streams(struct router *r)
+{
+	entities_end_streams(r->entities);
 }
 
 struct entities *router_entities(struct router *r)

@@ -49,17 +49,40 @@ struct reply_sink {
 	void (*on_reply)(void *arg, const struct any *payload, const struct metadata *metadata);
 	/* Exactly once, and last. Not called after command_cancel(). */
 	void (*on_end)(void *arg, const struct outcome *outcome);
+	/* command_send() said false: there is room again. May be NULL where the input does not stream. */
+	void (*on_writable)(void *arg);
 };
 
-/* Runs a command. payload: the bytes of the method's input message, copied. metadata (may be NULL): copied;
- * goes to the kinds that take it. The command holds its spec. The handle is valid until on_end has been
- * called or command_cancel() was. Never NULL: whatever goes wrong comes by on_end. */
+struct router_request {
+	const struct spec_method *method;
+	struct span payload; /* the bytes of the method's input message; not used where the input streams */
+	const struct metadata *metadata; /* may be NULL; goes to the kinds that take it */
+	int64_t deadline_ms;		 /* that the client has left; < 0: none */
+};
+
+/* Runs a command, of any streaming kind. What it is given is copied; the command holds its spec. The handle
+ * is valid until on_end has been called or command_cancel() was. Never NULL: whatever goes wrong comes by
+ * on_end. Where the input streams, it begins at once, and each message is given by command_send(). */
+struct command *router_open(struct router *router, const struct router_request *request,
+			    const struct reply_sink *sink, void *arg);
+/* The same with one message of input (and then its end), and without a deadline. */
 struct command *router_call(struct router *router, const struct spec_method *method, struct span payload,
 			    const struct metadata *metadata, const struct reply_sink *sink, void *arg);
 
+/* Input that streams: a message (copied or sent), and the end of them. False: wait for on_writable. */
+bool command_send(struct command *command, struct span payload);
+void command_half_close(struct command *command);
+
+/* The caller takes no more replies for now (a few may still come), or takes them again. */
+void command_hold(struct command *command, bool hold);
+
 /* The client has left: nothing more is called back. A command that was not sent to the function yet is
- * withdrawn; one that was is carried through and its events are kept. */
+ * withdrawn; a call to an action is cancelled, a stream is ended; any other command is carried through and
+ * its events are kept. */
 void command_cancel(struct command *command);
+
+/* The proxy stops: streams of entities that only their clients would end come to an end with OK. */
+void router_end_streams(struct router *router);
 
 /* The spec in force; NULL before the first one was accepted. Borrowed: spec_ref() what is kept. */
 struct spec *router_spec(const struct router *router);

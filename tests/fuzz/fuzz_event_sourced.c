@@ -40,10 +40,10 @@ struct world {
 	int outstanding; /* index, or -1 */
 };
 
-static void host_open(void *host)
+static void host_open(void *host, const char *path, int64_t deadline_ms)
 {
 	struct world *w = host;
-	must(!w->stream);
+	must(!w->stream && path && deadline_ms < 0);
 	w->stream = true;
 	w->closed = w->init = w->commanded = false;
 	w->next_id = 1;
@@ -57,7 +57,7 @@ static int find_named(struct world *w, struct span name)
 	return i;
 }
 
-static void host_send(void *host, struct span message)
+static bool host_send(void *host, struct span message)
 {
 	struct world *w = host;
 	struct arena a;
@@ -80,6 +80,7 @@ static void host_send(void *host, struct span message)
 		w->outstanding = find_named(w, wire_span(in->command->name));
 	}
 	arena_release(&a);
+	return true;
 }
 
 static void host_half_close(void *host)
@@ -141,7 +142,7 @@ static void host_answer(void *host, struct entity_command *c, struct entity_answ
 	arena_release(&answer->arena);
 }
 
-static void host_refuse(void *host, struct entity_command *c, const struct outcome *outcome)
+static void host_end(void *host, struct entity_command *c, const struct outcome *outcome)
 {
 	must(outcome->code != GRPC_OK);
 	finish(host, c);
@@ -176,7 +177,7 @@ static const struct entity_host host_ops = {
 	.load_cancel = host_load_cancel,
 	.append = host_append,
 	.answer = host_answer,
-	.refuse = host_refuse,
+	.end = host_end,
 	.wake_at = host_wake_at,
 	.report = host_report,
 	.gone = host_gone,

@@ -29,8 +29,10 @@ static void say(struct rig *r, const char *fmt, ...)
 
 /* --- the host ------------------------------------------------------------------------------------------- */
 
-static void host_open(void *host)
+static void host_open(void *host, const char *path, int64_t deadline_ms)
 {
+	cr_assert_str_eq(path, "/cloudstate.eventsourced.EventSourced/handle");
+	cr_assert_lt(deadline_ms, 0);
 	say(host, "open");
 }
 
@@ -65,7 +67,7 @@ static void say_in(struct rig *r, const Cloudstate__Eventsourced__EventSourcedSt
 	}
 }
 
-static void host_send(void *host, struct span message)
+static bool host_send(void *host, struct span message)
 {
 	struct arena a;
 	arena_init(&a, MIB);
@@ -73,6 +75,7 @@ static void host_send(void *host, struct span message)
 	cr_assert(in);
 	say_in(host, in);
 	arena_release(&a);
+	return true;
 }
 
 static void host_half_close(void *host)
@@ -99,6 +102,7 @@ static void host_append(void *host, const struct entity_append *append)
 {
 	struct rig *r = host;
 	static const uint8_t zero[RECORD_ID_BYTES];
+	cr_assert_eq(append->expect, CLIENT_EXACTLY);
 	say(r, "append at %llu", (unsigned long long)append->expected_sequence);
 	for (size_t i = 0; i < append->event_count; i++) {
 		cr_assert(span_eq_str(append->events[i].type, "T"));
@@ -123,7 +127,7 @@ static void host_answer(void *host, struct entity_command *c, struct entity_answ
 	arena_release(&answer->arena);
 }
 
-static void host_refuse(void *host, struct entity_command *c, const struct outcome *outcome)
+static void host_end(void *host, struct entity_command *c, const struct outcome *outcome)
 {
 	say(host, "refuse %.*s %s%s %.*s", SPAN_ARG(c->name), grpc_code_name(outcome->code),
 	    outcome->failure ? " failure" : "", SPAN_ARG(outcome->message));
@@ -157,7 +161,7 @@ static const struct entity_host host_ops = {
 	.load_cancel = host_load_cancel,
 	.append = host_append,
 	.answer = host_answer,
-	.refuse = host_refuse,
+	.end = host_end,
 	.wake_at = host_wake_at,
 	.report = host_report,
 	.gone = host_gone,

@@ -27,7 +27,8 @@ static struct table {
 	struct command *waiting[64]; /* not sent */
 	size_t count;
 	enum err_code refuse;
-	bool refuse_at_once; /* by command_refused(), inside the call */
+	bool full; /* input() says so */
+	bool refuse_at_once; /* by command_ended(), inside the call */
 	struct buf log;
 	int64_t now_us;
 	struct router *router;
@@ -64,7 +65,7 @@ enum err_code entities_command(struct entities *e, struct command *c, struct err
 	say("run %.*s.%.*s(%.*s)", SPAN_ARG(c->method->service->name), SPAN_ARG(c->entity.name),
 	    SPAN_ARG(c->entity.payload.value));
 	if (t.refuse_at_once) {
-		command_refused(c,
+		command_ended(c,
 				&(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED, .message = SPAN("full")});
 		return ERR_OK;
 	}
@@ -84,6 +85,28 @@ bool entities_withdraw(struct command *c)
 			return true;
 		}
 	return false;
+}
+
+bool entities_input(struct command *c, struct span payload)
+{
+	say("input %.*s to %.*s", SPAN_ARG(payload), SPAN_ARG(c->entity.name));
+	return !t.full;
+}
+
+void entities_half_close(struct command *c)
+{
+	say("half-close %.*s", SPAN_ARG(c->entity.name));
+}
+
+void entities_hold(struct command *c)
+{
+	say("%s %.*s", c->holding ? "hold" : "unhold", SPAN_ARG(c->entity.name));
+}
+
+void entities_end_streams(struct entities *e)
+{
+	(void)e;
+	say("streams ended");
 }
 
 void entities_take_over(struct entities *e, const struct spec *spec)
@@ -298,7 +321,7 @@ Test(router, passes_failures_and_errors_on)
 	call("/shop.Cart/GetCart", "p", "A");
 	call("/shop.Cart/GetCart", "q", "B");
 	answer_failure("p", "no", NULL);
-	command_refused(take("q"), &(struct outcome){.code = GRPC_UNAVAILABLE, .message = SPAN("gone")});
+	command_ended(take("q"), &(struct outcome){.code = GRPC_UNAVAILABLE, .message = SPAN("gone")});
 	expect("run shop.Cart.GetCart(p); run shop.Cart.GetCart(q); A ends UNKNOWN failure no; "
 	       "B ends UNAVAILABLE gone");
 }
