@@ -20,6 +20,10 @@ ProtobufCBinaryData wire_bytes(struct span s);
 struct any wire_any(const Google__Protobuf__Any *any);
 void wire_any_set(Google__Protobuf__Any *ret, struct any any);
 
+/* Are no more than `max` messages of the type nested in one another? protobuf-c recurses for each: to be asked
+ * before messages whose type holds itself are unpacked. False also for bytes that are no message. */
+bool wire_nesting_fits(const ProtobufCMessageDescriptor *type, struct span bytes, unsigned max);
+
 /* Appends the message's bytes; false when they do not fit into the buffer. */
 bool wire_pack(const ProtobufCMessage *message, struct buf *out);
 
