@@ -231,7 +231,8 @@ enum err_code storage_read(struct storage_reader *r, const struct storage_query 
 		must(out->n == before);
 		return code;
 	}
-	must(ret->end || ret->records > 0);
+	bool scanned_enough = q->max_scan_bytes && ret->scanned_bytes >= q->max_scan_bytes;
+	must(ret->end || ret->records > 0 || scanned_enough);
 	must((ret->records == 0) == (out->n == before));
 	must(ret->records <= 1 || out->n - before <= q->max_bytes);
 	must(q->max_records == 0 || ret->records <= q->max_records);

@@ -117,11 +117,17 @@ struct storage_query {
 	uint64_t below_position;
 	size_t max_bytes;	/* stop before exceeding it, but return at least one record */
 	size_t max_records;	/* 0: no limit */
+	/* 0: no limit. Else it stops once so many bytes were looked through that are not wanted: the bytes of
+	 * records, or STORAGE_ENTRY_BYTES for one that an index tells enough of. The page, empty perhaps, is
+	 * not at its end then, and says in `next` how far it got. At least one record is looked at. */
+	size_t max_scan_bytes;
 };
+#define STORAGE_ENTRY_BYTES ((size_t)16)
 
 /* What a read gave: *out holds a run of whole records, verbatim, in the order asked for. */
 struct storage_page {
 	size_t records;
+	size_t scanned_bytes; /* of what was not wanted; max_scan_bytes or more: that is why it stopped */
 	bool end;	      /* nothing more in this direction (below below_position) */
 	/* Where to go on, a position (query.by_sequence = false). At the end of a forward read: the bound it
 	 * went up to, or from where it began if that is above. */

@@ -13,9 +13,15 @@
  * given half an append. Records tell by a flag that they end one, but of a stream or a category that record
  * may not be seen: then the log is asked. */
 
-/* Does the append that holds the record at `position` have no more of what is read? */
-static enum err_code ends_here(struct journal_read *r, struct storage_reader *reader, uint64_t position,
-			       uint64_t below, bool *ret, struct err *err)
+/* What an append has behind a record of it. */
+struct append_rest {
+	bool has_more; /* of what is read */
+	uint64_t last; /* the position that was looked at last */
+};
+
+/* Looks at the records behind the one at `position`, up to the end of its append or to one that is read. */
+static enum err_code look_behind(struct journal_read *r, struct storage_reader *reader, uint64_t position,
+				 uint64_t below, bool to_the_end, struct append_rest *ret, struct err *err)
 {
 	struct storage_query q = {.source = STORAGE_ALL,
 				  .include_system = true,
@@ -27,7 +33,7 @@ static enum err_code ends_here(struct journal_read *r, struct storage_reader *re
 	struct buf buf;
 	enum err_code code = ERR_OK;
 	bool known = false;
-	*ret = true;
+	*ret = (struct append_rest){.has_more = false, .last = position};
 	buf_init(&buf, LIMIT_RESPONSE_BYTES + LIMIT_RECORD_BYTES);
 	while (!known && !page.end && !code) {
 		buf_clear(&buf);
@@ -40,11 +46,9 @@ static enum err_code ends_here(struct journal_read *r, struct storage_reader *re
 				code = record_decode_trusted(entry, &v, err);
 			if (code)
 				break;
-			known = v.last_of_append;
-			if (read_source_has(r, v.kind, v.stream)) {
-				*ret = false;
-				known = true;
-			}
+			ret->last = v.position;
+			ret->has_more = ret->has_more || read_source_has(r, v.kind, v.stream);
+			known = v.last_of_append || (ret->has_more && !to_the_end);
 		}
 		q.from = page.next;
 	}
@@ -64,13 +68,46 @@ static enum err_code run_last(struct span run, struct record_view *ret, struct e
 	return record_decode_trusted(entry, ret, err);
 }
 
-/* Cuts a live page back to where an append ends. *next is where to go on. */
+static struct storage_query query_of(const struct journal_read *r, uint64_t below, size_t used_bytes,
+				     size_t scan_bytes);
+
+/* A page that ended because enough was looked through, in the middle of the one append that it has something
+ * of: the rest is read, as far as there is room. */
+static enum err_code finish_append(struct journal_read *r, struct storage_reader *reader, struct buf *body,
+				   uint64_t position, uint64_t below, struct storage_page *sp,
+				   struct err *err)
+{
+	struct append_rest rest;
+	struct storage_page more;
+	size_t before = body->n;
+	enum err_code code = look_behind(r, reader, position, below, true, &rest, err);
+	if (code)
+		return code;
+	struct storage_query q = query_of(r, rest.last + 1, before, 0);
+	q.by_sequence = false;
+	q.from = sp->next;
+	code = storage_read(reader, &q, body, &more, err);
+	if (code)
+		return code;
+	if (body->n > READ_PAGE_BYTES) { /* one record that has no room: it is larger than a page */
+		body->n = before;
+		buf_shrink(body);
+		return ERR_OK;
+	}
+	sp->records += more.records;
+	sp->next = more.next;
+	return ERR_OK;
+}
+
+/* Cuts a live page back to where an append ends, if it has the end of one. */
 static enum err_code cut_to_append(struct journal_read *r, struct storage_reader *reader, struct buf *body,
-				   size_t start, uint64_t below, struct storage_page *sp, struct err *err)
+				   size_t start, uint64_t below, bool scanned_enough, struct storage_page *sp,
+				   bool *ret_whole, struct err *err)
 {
 	struct span run = span_skip(buf_span(body), start);
 	struct record_view v;
 	enum err_code code = run_last(run, &v, err);
+	*ret_whole = true;
 	if (code || v.last_of_append)
 		return code;
 	size_t *ends = mem_try_alloc(sp->records * sizeof(*ends)); /* of each record, in the run */
@@ -81,6 +118,7 @@ static enum err_code cut_to_append(struct journal_read *r, struct storage_reader
 		code = record_next(&rest, &entry, NULL, err);
 		ends[i] = run.n - rest.n;
 	}
+	const uint64_t newest = v.position;
 	uint64_t after = UINT64_MAX; /* position of the record after the one that is looked at */
 	size_t kept = sp->records;
 	bool whole = false;
@@ -92,8 +130,11 @@ static enum err_code cut_to_append(struct journal_read *r, struct storage_reader
 		if (code)
 			break;
 		whole = v.last_of_append;
-		if (!whole && after != v.position + 1)
-			code = ends_here(r, reader, v.position, below, &whole, err);
+		if (!whole && after != v.position + 1) {
+			struct append_rest behind;
+			code = look_behind(r, reader, v.position, below, false, &behind, err);
+			whole = !behind.has_more;
+		}
 		if (whole)
 			break;
 		after = v.position;
@@ -105,7 +146,9 @@ static enum err_code cut_to_append(struct journal_read *r, struct storage_reader
 		body->n = start + ends[kept - 1];
 	}
 	mem_free(ends);
-	return code;
+	*ret_whole = whole;
+	return !code && !whole && scanned_enough ? finish_append(r, reader, body, newest, below, sp, err)
+						 : code;
 }
 
 /* ---- filtering ------------------------------------------------------------------------------- */
@@ -152,7 +195,8 @@ static enum err_code filter_run(struct journal_read *r, struct journal_page *pag
 
 /* ---- a page ---------------------------------------------------------------------------------- */
 
-static struct storage_query query_of(const struct journal_read *r, uint64_t below, size_t used_bytes)
+static struct storage_query query_of(const struct journal_read *r, uint64_t below, size_t used_bytes,
+				     size_t scan_bytes)
 {
 	struct storage_query q = {.source = r->source,
 				  .name = r->name,
@@ -162,40 +206,41 @@ static struct storage_query query_of(const struct journal_read *r, uint64_t belo
 				  .by_sequence = r->by_sequence,
 				  .from = r->at,
 				  .below_position = below,
-				  .max_bytes = READ_PAGE_BYTES - used_bytes};
+				  .max_bytes = READ_PAGE_BYTES - used_bytes,
+				  .max_scan_bytes = scan_bytes};
 	if (!read_has_filter(r) && r->records_left < SIZE_MAX)
 		q.max_records = (size_t)r->records_left;
 	return q;
 }
 
-/* One read of storage into the page. */
+/* One read of storage into the page; *scanned is what the page has looked through. */
 static enum err_code read_more(struct journal_read *r, struct storage_reader *reader,
-			       struct journal_page *page, uint64_t below, bool *ret_full, struct err *err)
+			       struct journal_page *page, uint64_t below, size_t *scanned, bool *ret_full,
+			       struct err *err)
 {
 	size_t start = page->body.n;
-	struct storage_query q = query_of(r, below, start);
+	struct storage_query q = query_of(r, below, start, READ_SCAN_BYTES - *scanned);
 	struct storage_page sp;
 	enum err_code code = storage_read(reader, &q, &page->body, &sp, err);
 	if (code)
 		return code;
-	if (start > 0 && page->body.n > READ_PAGE_BYTES) {
-		/* One record that is too large to share the page: it will be the first of the next. */
-		must(sp.records == 1);
-		struct span run = span_skip(buf_span(&page->body), start), entry;
-		code = record_next(&run, &entry, NULL, err);
+	*scanned += page->body.n - start + sp.scanned_bytes;
+	bool fits = start == 0 || page->body.n <= READ_PAGE_BYTES;
+	if (fits && r->live && !sp.end && sp.records > 0) {
+		bool whole;
+		code = cut_to_append(r, reader, &page->body, start, below,
+				     sp.scanned_bytes >= q.max_scan_bytes, &sp, &whole, err);
 		if (code)
 			return code;
-		r->at = record_position(entry);
-		r->by_sequence = false;
+		fits = whole || start == 0;
+	}
+	if (!fits) {
+		/* A record, or the part of an append, that is too large to share the page: it will be the
+		 * first of the next. */
 		page->body.n = start;
 		buf_shrink(&page->body);
 		*ret_full = true;
 		return ERR_OK;
-	}
-	if (r->live && !sp.end) {
-		code = cut_to_append(r, reader, &page->body, start, below, &sp, err);
-		if (code)
-			return code;
 	}
 	if (sp.end && !r->backward) {
 		bool beyond = !r->by_sequence && r->at > below;
@@ -295,10 +340,9 @@ static enum err_code fill(struct journal_read *r, struct storage_reader *reader,
 	bool full = false;
 	/* Until it is half full, or nothing was wanted for so long that it is time to show how far it is. */
 	while (!code && !r->ended && !r->to_tail && !full) {
-		if (page->body.n > READ_PAGE_BYTES / 2 || scanned > READ_SCAN_BYTES)
+		if (page->body.n > READ_PAGE_BYTES / 2 || scanned >= READ_SCAN_BYTES)
 			break;
-		scanned += READ_PAGE_BYTES - page->body.n;
-		code = read_more(r, reader, page, below, &full, err);
+		code = read_more(r, reader, page, below, &scanned, &full, err);
 		if (!read_has_filter(r) && !r->load)
 			break;
 	}

@@ -67,11 +67,11 @@ struct index_fact {
 	uint64_t sequence, records, last_position;
 };
 enum err_code file_index_fact(struct index_view *v, uint64_t number, struct index_fact *ret, struct err *err);
-/* Entries from a position on, in one direction, of the kinds wanted, below a bound; *n in: room, out: how
- * many. *ret_end: there are no more. */
+/* Entries from a position on, in one direction, below a bound; *n in: room, out: how many. *ret_end: there
+ * are no more. */
 enum err_code file_index_entries(struct index_view *v, enum index_list list, uint64_t number, uint64_t from,
-				 bool backward, uint32_t kinds, uint64_t below, uint64_t *entries, size_t *n,
-				 bool *ret_end, struct err *err);
+				 bool backward, uint64_t below, uint64_t *entries, size_t *n, bool *ret_end,
+				 struct err *err);
 /* The first record of the stream that took the sequence or a later one. */
 enum err_code file_index_sequence(struct index_view *v, uint64_t number, uint64_t sequence,
 				  uint64_t *ret_position, struct err *err);

@@ -127,8 +127,8 @@ static enum err_code first_chunk(MDB_cursor *cursor, uint64_t number, uint64_t f
 }
 
 /* One chunk's entries within bounds; false when the bound below is reached. */
-static bool take_chunk(MDB_val value, uint64_t from, bool backward, uint32_t kinds, uint64_t below,
-		       uint64_t *entries, size_t room, size_t *n)
+static bool take_chunk(MDB_val value, uint64_t from, bool backward, uint64_t below, uint64_t *entries,
+		       size_t room, size_t *n)
 {
 	size_t count = chunk_count(value);
 	for (size_t i = 0; i < count && *n < room; i++) {
@@ -138,15 +138,14 @@ static bool take_chunk(MDB_val value, uint64_t from, bool backward, uint32_t kin
 			return false;
 		if (position >= below || (backward ? position > from : position < from))
 			continue;
-		if (entry_wanted(entry, kinds))
-			entries[(*n)++] = entry;
+		entries[(*n)++] = entry;
 	}
 	return true;
 }
 
 enum err_code file_index_entries(struct index_view *v, enum index_list list, uint64_t number, uint64_t from,
-				 bool backward, uint32_t kinds, uint64_t below, uint64_t *entries, size_t *n,
-				 bool *ret_end, struct err *err)
+				 bool backward, uint64_t below, uint64_t *entries, size_t *n, bool *ret_end,
+				 struct err *err)
 {
 	size_t room = *n, have = 0;
 	MDB_cursor *cursor;
@@ -158,7 +157,7 @@ enum err_code file_index_entries(struct index_view *v, enum index_list list, uin
 		return code;
 	code = first_chunk(cursor, number, from, backward, &key, &value, &found, err);
 	while (!code && found && more && have < room) {
-		more = take_chunk(value, from, backward, kinds, below, entries, room, &have);
+		more = take_chunk(value, from, backward, below, entries, room, &have);
 		if (more && have < room) {
 			code = step(cursor, &key, &value, backward ? MDB_PREV : MDB_NEXT, &found, err);
 			found = found && key_is(key, number);

@@ -71,21 +71,30 @@ static bool all_wants(const struct storage_query *q, struct span entry)
 	return q->kinds == 0 || (kind < 32 && (q->kinds >> kind & 1));
 }
 
+/* Counts what was looked at and is not wanted; is it enough? */
+static bool scan_is_over(struct query *query, size_t bytes)
+{
+	query->page.scanned_bytes += bytes;
+	return query->q->max_scan_bytes && query->page.scanned_bytes >= query->q->max_scan_bytes;
+}
+
 static enum err_code read_all_forward(struct query *query, struct err *err)
 {
 	struct window *w = &query->reader->window;
 	uint64_t position = query->q->from;
-	bool full = false;
+	bool full = false, over = false;
 	enum err_code code = ERR_OK;
 	if (position < query->below)
 		code = file_window_seek(w, position, err);
-	for (; position < query->below && !code && !full; position++) {
+	for (; position < query->below && !code && !full && !over; position++) {
 		struct window_record record;
 		code = file_window_next_head(w, &record, err);
 		if (!code && all_wants(query->q, record.entry))
 			code = put(query, &record, &full, err);
+		else if (!code)
+			over = scan_is_over(query, record.bytes);
 	}
-	query->page.end = !full;
+	query->page.end = !full && (!over || position >= query->below);
 	if (!full)
 		query->page.next = position;
 	return code;
@@ -109,6 +118,8 @@ static enum err_code read_stretch_backward(struct query *query, uint64_t positio
 		code = file_window_next_head(w, &records[n], err);
 		if (!code && all_wants(query->q, records[n].entry))
 			n++;
+		else if (!code)
+			scan_is_over(query, records[n].bytes);
 	}
 	while (n > 0 && !code && !*ret_full)
 		code = put(query, &records[--n], ret_full, err);
@@ -117,18 +128,19 @@ static enum err_code read_stretch_backward(struct query *query, uint64_t positio
 
 static enum err_code read_all_backward(struct query *query, struct err *err)
 {
-	bool full = false, more = query->below > 0;
+	bool full = false, over = false, more = query->below > 0;
 	uint64_t position = query->q->from < query->below ? query->q->from : query->below - 1;
 	enum err_code code = ERR_OK;
-	while (more && !full && !code) {
+	while (more && !full && !over && !code) {
 		uint64_t first = 0;
 		code = read_stretch_backward(query, position, &first, &full, err);
 		more = first > 0;
 		position = first - 1;
+		over = scan_is_over(query, 0);
 	}
-	query->page.end = !full;
+	query->page.end = !full && !more;
 	if (!full)
-		query->page.next = 0;
+		query->page.next = more ? position : 0;
 	return code;
 }
 
@@ -163,7 +175,7 @@ static void take_table(const struct recent *table, const struct query *query, ui
 	size_t i = file_recent_list_find(list, backward ? from + (from < UINT64_MAX) : from);
 	for (; backward ? i > 0 : i < list->n; i = backward ? i - 1 : i + 1) {
 		uint64_t entry = list->entries[backward ? i - 1 : i];
-		if (entry_position(entry) >= query->below || !entry_wanted(entry, query->q->kinds))
+		if (entry_position(entry) >= query->below)
 			continue;
 		ret->cut = ret->n == PLAN_ENTRIES;
 		if (ret->cut)
@@ -197,7 +209,7 @@ static enum err_code plan_index(struct query *query, uint64_t from, uint64_t bel
 		return ERR_OK;
 	bool end = true;
 	if (!code)
-		code = file_index_entries(view, list, number, from, q->backward, q->kinds, below,
+		code = file_index_entries(view, list, number, from, q->backward, below,
 					  plan->entries + plan->n, &n, &end, err);
 	if (code)
 		return code;
@@ -308,35 +320,50 @@ static enum err_code begin_at(struct query *query, uint64_t *ret_from, bool *ret
 	return ERR_OK;
 }
 
-static enum err_code read_list(struct query *query, struct err *err)
+/* One planned record, or, passed over by what the index says of it, nothing. */
+static enum err_code read_entry(struct query *query, uint64_t entry, bool *ret_full, bool *ret_over,
+				struct err *err)
 {
 	struct window *w = &query->reader->window;
+	struct window_record record;
+	if (!entry_wanted(entry, query->q->kinds)) {
+		*ret_over = scan_is_over(query, STORAGE_ENTRY_BYTES);
+		return ERR_OK;
+	}
+	enum err_code code = file_window_seek(w, entry_position(entry), err);
+	if (!code)
+		code = file_window_next_head(w, &record, err);
+	return code ? code : put(query, &record, ret_full, err);
+}
+
+static enum err_code read_list(struct query *query, struct err *err)
+{
 	struct plan plan;
 	uint64_t from;
-	bool none, full = false;
+	bool none, full = false, over = false, backward = query->q->backward;
 	enum err_code code = begin_at(query, &from, &none, err);
 	uint64_t begun = none ? 0 : from;
-	while (!code && !none && !full) {
+	bool more = !none;
+	while (!code && more && !full && !over) {
+		size_t i = 0;
 		code = make_plan(query, from, &plan, err);
-		for (size_t i = 0; i < plan.n && !code && !full; i++) {
-			struct window_record record;
-			code = file_window_seek(w, entry_position(plan.entries[i]), err);
-			if (!code)
-				code = file_window_next_head(w, &record, err);
-			if (!code)
-				code = put(query, &record, &full, err);
-		}
-		if (code || full || plan.end)
+		for (; i < plan.n && !code && !full && !over; i++)
+			code = read_entry(query, plan.entries[i], &full, &over, err);
+		if (code || full)
 			break;
-		must(plan.n > 0);
-		from = entry_position(plan.entries[plan.n - 1]);
-		if (query->q->backward && from == 0)
+		more = i < plan.n || !plan.end;
+		if (!more)
 			break;
-		from = query->q->backward ? from - 1 : from + 1;
+		must(i > 0);
+		from = entry_position(plan.entries[i - 1]);
+		more = !backward || from > 0;
+		from = backward ? from - 1 : from + 1;
 	}
-	query->page.end = !full;
-	if (!full)
-		query->page.next = query->q->backward ? 0 : begun > query->below ? begun : query->below;
+	query->page.end = !full && !more;
+	if (!full && more)
+		query->page.next = from;
+	else if (!full)
+		query->page.next = backward ? 0 : begun > query->below ? begun : query->below;
 	return code;
 }
 

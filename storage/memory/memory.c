@@ -539,6 +539,13 @@ static bool wanted(const struct storage_query *q, const struct record *r)
 	return q->source != STORAGE_ALL || q->include_system || !record_stream_is_system(r->stream->name);
 }
 
+/* Counts what was looked at and is not wanted; is it enough? */
+static bool scan_is_over(const struct storage_query *q, size_t bytes, struct storage_page *page)
+{
+	page->scanned_bytes += q->source == STORAGE_ALL ? bytes : STORAGE_ENTRY_BYTES;
+	return q->max_scan_bytes && page->scanned_bytes >= q->max_scan_bytes;
+}
+
 static enum err_code read_walk(const struct memory *m, const struct storage_query *q, const struct walk *w,
 			       struct buf *out, struct storage_page *page)
 {
@@ -573,6 +580,10 @@ static enum err_code read_walk(const struct memory *m, const struct storage_quer
 			high--;
 		else
 			low++;
+		if (!wanted(q, r) && scan_is_over(q, r->bytes.n, page) && low < high) {
+			page->next = q->backward ? position - 1 : position + 1;
+			return ERR_OK;
+		}
 	}
 	page->end = true;
 	page->next = q->backward ? 0 : w->below > w->from ? w->below : w->from;

@@ -158,7 +158,8 @@ static enum err_code trace_read(struct storage_reader *r, const struct storage_q
 	log_info("storage read", LOG_STR("source", source_name(q->source)), LOG_SPAN("name", q->name),
 		 LOG_U64("from", q->from), LOG_STR("by", q->by_sequence ? "sequence" : "position"),
 		 LOG_STR("direction", q->backward ? "backward" : "forward"), LOG_U64("records", page.records),
-		 LOG_STR("end", page.end ? "yes" : "no"), LOG_U64("next", page.next),
+		 LOG_U64("scanned_bytes", page.scanned_bytes), LOG_STR("end", page.end ? "yes" : "no"),
+		 LOG_U64("next", page.next),
 		 LOG_STR("result", err_name(code)), LOG_I64("us", since_us(begun)));
 	if (!code)
 		*ret = page;

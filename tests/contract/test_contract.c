@@ -312,6 +312,55 @@ CONTRACT(read, a_page_has_at_least_one_record_and_stops_in_time)
 		check_read(f, &q);
 }
 
+/* Two records that are wanted, and many between and around them that are not. */
+CONTRACT(read, looks_through_no_more_than_it_may)
+{
+	for (size_t i = 0; i < 2000; i++) {
+		batch_add(f, i % 2 ? "c|a" : "c|b", i == 700 || i == 1300 ? RECORD_SNAPSHOT : RECORD_EVENT, 100,
+			  0);
+		batch_add(f, "$s", RECORD_EVENT, 100, 0);
+		if (i % 100 == 99)
+			batch_append(f);
+	}
+	struct storage_page page;
+	struct buf out;
+	buf_init(&out, 8 * MIB);
+	for (unsigned i = 0; i < 6; i++) {
+		struct storage_query q = EVERYTHING;
+		size_t pages = 0, records = 0;
+		q.source = (enum storage_source)(i / 2);
+		q.name = q.source == STORAGE_ALL ? SPAN("") : q.source == STORAGE_STREAM ? SPAN("c|b") : SPAN("c");
+		q.backward = i % 2;
+		q.from = q.backward ? UINT64_MAX : 0;
+		q.kinds = 1u << RECORD_SNAPSHOT;
+		q.max_scan_bytes = q.source == STORAGE_ALL ? 50 * KIB : 100 * STORAGE_ENTRY_BYTES;
+		check_read(f, &q);
+		do {
+			buf_clear(&out);
+			cr_assert_eq(storage_read(f->r, &q, &out, &page, &f->err), ERR_OK, "%s", f->err.text);
+			records += page.records;
+			pages++;
+			q.from = page.next;
+		} while (!page.end);
+		cr_assert_eq(records, 2u, "%s", f->row->name);
+		cr_assert_geq(pages, 8u, "%s: %zu pages", f->row->name, pages);
+	}
+	/* Without kinds, system streams alone are passed over. */
+	struct storage_query q = EVERYTHING;
+	q.from = f->n;
+	for (size_t i = 0; i < 300; i++)
+		batch_add(f, "$s", RECORD_EVENT, 100, 0);
+	batch_append(f);
+	q.max_scan_bytes = 10 * KIB;
+	buf_clear(&out);
+	cr_assert_eq(storage_read(f->r, &q, &out, &page, &f->err), ERR_OK);
+	cr_assert_eq(page.records, 0u);
+	cr_assert(!page.end);
+	cr_assert_lt(page.next, f->n);
+	check_read(f, &q);
+	buf_release(&out);
+}
+
 CONTRACT(read, records_of_all_sizes_beside_one_another)
 {
 	static const size_t sizes[] = {3,	   300 * KIB, 0,	 20, 20, 256 * KIB, 255 * KIB, 4, 4000, 3000,
@@ -378,6 +427,7 @@ static void random_queries(struct fixture *f, size_t count)
 		q.below_position = fixture_random(f, 3) ? UINT64_MAX : fixture_random(f, f->n + 3);
 		q.max_bytes = fixture_random(f, 2) ? MIB : 1 + fixture_random(f, 3000);
 		q.max_records = fixture_random(f, 3) ? 0 : 1 + fixture_random(f, 50);
+		q.max_scan_bytes = fixture_random(f, 3) ? 0 : 1 + fixture_random(f, 5000);
 		check_read(f, &q);
 		if (i % 4 == 0)
 			check_snapshot(f, stream, fixture_random(f, f->n), fixture_random(f, f->n + 3));

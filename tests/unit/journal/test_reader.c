@@ -361,6 +361,16 @@ static void append_mixed(struct bench *b)
 		     300 * KIB); /* 15-17 */
 }
 
+static void append_spread(struct bench *b)
+{
+	append_sized(b,
+		     PARTS({.stream = "c|x", .snapshot = 1}, {.stream = "d", .ids = {2, 3, 4, 5, 6, 7, 8}},
+			   {.stream = "e", .ids = {9, 10, 11, 12, 13, 14, 15}},
+			   {.stream = "f", .ids = {16, 17, 18, 19, 20, 21, 22}},
+			   {.stream = "c|y", .snapshot = 23}),
+		     300 * KIB);
+}
+
 /* Only what is larger than a page (6 to 9) is divided. */
 #define WHOLE_ALL "0 1 | 2 3 | 4 5 | 6 7 8 | 9 | 10 11 12 | 13 14 | 15 16 17"
 #define WHOLE_STREAM "0 1 | 2 3 4 | 6 7 8 | 9 10 13 | 14 15"
@@ -380,6 +390,51 @@ Test(reader, a_subscriber_never_gets_half_an_append_from_storage)
 	q.source = STORAGE_CATEGORY;
 	q.name = SPAN("c");
 	cr_expect_str_eq(pages(&b, &q), WHOLE_CATEGORY);
+	bench_close(&b);
+}
+
+/* Two events and a snapshot of one stream with 6 MiB of others between them, in one append. */
+Test(reader, a_subscriber_gets_an_append_whole_however_much_of_it_is_not_wanted)
+{
+	struct bench b;
+	struct journal_query q = {.source = STORAGE_ALL, .live = true, .kinds = 1u << RECORD_SNAPSHOT};
+	bench_open(&b);
+	append_spread(&b);
+	forget_tail(&b);
+	cr_expect_str_eq(pages(&b, &q), "0 22");
+	q.source = STORAGE_CATEGORY;
+	q.name = SPAN("c");
+	cr_expect_str_eq(pages(&b, &q), "0 22");
+	bench_close(&b);
+}
+
+/* One kind among many: a job looks through a few MiB, then tells how far it is. */
+Test(reader, what_one_page_looks_through_is_bounded)
+{
+	struct bench b;
+	struct got g = {0};
+	struct journal_read *read;
+	bench_open(&b);
+	for (unsigned i = 0; i < 20; i++)
+		append_sized(&b, PARTS({.stream = i % 2 ? "$schema-x" : "x", .ids = {i + 1}}), MIB);
+	for (unsigned i = 0; i < 4; i++) {
+		struct journal_query q = {.source = STORAGE_ALL, .backward = i & 1};
+		q.kinds = 1u << RECORD_SNAPSHOT;
+		q.include_system = i & 2;
+		size_t n = 0;
+		cr_assert(journal_read_open(b.journal, &q, &b.mailbox, on_page, &g, &read, NULL) == ERR_OK);
+		do {
+			bench_next(&b, read, &g);
+			cr_assert(g.page, "%s", g.err.text);
+			cr_expect(g.page->records == 0);
+			n++;
+			if (!g.page->end)
+				cr_expect(g.page->next.position == (q.backward ? 19 - 4 * n : 4 * n));
+		} while (!g.page->end);
+		cr_expect(n == 5);
+		journal_read_close(read);
+		got_clear(&g);
+	}
 	bench_close(&b);
 }
 
