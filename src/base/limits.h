@@ -50,6 +50,7 @@
 #define LIMIT_HEADERS ((size_t)128)		 /* the same, in headers, on HTTP/1 */
 #define LIMIT_STATUS_BYTES (7 * KIB)		 /* a grpc-message on the wire: clients take 8 KiB of headers */
 #define LIMIT_CONNECTION_BUFFER_BYTES (64 * MIB) /* unfinished requests of one connection, in sum */
+#define LIMIT_RESEND_BYTES (64 * KIB)		 /* of a call, kept until the server's first word */
 #define LIMIT_STREAMS_PER_CONNECTION 1000	 /* bounds the memory of one connection */
 #define LIMIT_REQUEST_SILENCE_MS 60000		 /* of an HTTP/1 client in the middle of its request */
 #define LIMIT_CONNECTION_TURN_BYTES (256 * KIB)	 /* read from one connection before the others' turn */

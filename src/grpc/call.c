@@ -38,6 +38,7 @@ void grpc_call_unref(struct grpc_call *call)
 	loop_timer_free(call->timer);
 	deframer_release(&call->in);
 	buf_release(&call->request);
+	buf_release(&call->sent);
 	stream_detach(call->stream);
 	call->magic = 0;
 	mem_free(call);
@@ -90,6 +91,7 @@ void call_end(struct grpc_call *call, enum grpc_code code, const char *message, 
 	if (call->state == CALL_DONE)
 		return;
 	call_set_result(call, code, message, not_sent);
+	call->result.local = true;
 	call_stop(call);
 	call_done(call);
 }
@@ -99,6 +101,7 @@ void call_end_later(struct grpc_call *call, enum grpc_code code, const char *mes
 	if (call->state == CALL_DONE || list_linked(&call->end_task.node))
 		return;
 	call_set_result(call, code, message, not_sent);
+	call->result.local = true;
 	call_stop(call);
 	call->state = CALL_ENDING;
 	list_remove(&call->node);
@@ -121,6 +124,7 @@ static void call_init(struct grpc_call *call, struct loop *loop, struct stream *
 	call->end_task.run = call_run_end;
 	deframer_init(&call->in, message_max_bytes);
 	buf_init(&call->request, message_max_bytes);
+	buf_init(&call->sent, LIMIT_RESEND_BYTES);
 }
 
 /* ---- deadlines --------------------------------------------------------------------------------------- */
@@ -241,6 +245,18 @@ static void call_write_packed(struct grpc_call *call, struct buf *bytes, void (*
 	stream_write_ref(call->stream, span_of(packed->bytes, n), packed_free, packed);
 }
 
+static void call_forget_sent(struct grpc_call *call)
+{
+	call->resend = false;
+	buf_release(&call->sent);
+}
+
+static void call_keep_sent(struct grpc_call *call, struct span piece)
+{
+	if (call->resend && buf_append_span(&call->sent, piece))
+		call_forget_sent(call);
+}
+
 static bool call_send(struct grpc_call *call, struct span message, void (*free_fn)(void *arg), void *free_arg)
 {
 	must(call->magic == CALL_MAGIC);
@@ -256,6 +272,8 @@ static bool call_send(struct grpc_call *call, struct span message, void (*free_f
 	bool compressed = call_compress(call, message, &packed);
 	uint8_t prefix[FRAME_PREFIX_BYTES];
 	frame_prefix(prefix, compressed, compressed ? packed.n : message.n);
+	call_keep_sent(call, span_of(prefix, sizeof(prefix)));
+	call_keep_sent(call, compressed ? buf_span(&packed) : message);
 	/* A failed write has reset the stream, and on_done will say so. */
 	stream_write(s, span_of(prefix, sizeof(prefix)));
 	if (compressed) {
@@ -446,15 +464,38 @@ static void call_on_writable(struct stream *s)
 		call->ops->on_writable(call, call->user);
 }
 
+/* The server has certainly not begun it: begins it anew, once. False: it cannot be. */
+static bool call_begin_again(struct grpc_call *call)
+{
+	struct stream *s = call->stream;
+	bool half_closed = s->out_ended;
+	if (call->state != CALL_OPEN || !call->resend || call->refused || s->got_headers)
+		return false;
+	stream_reopen(s);
+	if (stream_write(s, buf_span(&call->sent)))
+		return false;
+	if (half_closed)
+		stream_end(s, NULL);
+	call_forget_sent(call);
+	call->refused = true;
+	call->state = CALL_WAITING;
+	call->on_refused(call);
+	return true;
+}
+
 static void call_on_close(struct stream *s, uint32_t http2_error, bool lost)
 {
 	struct grpc_call *call = OBJ_CAST(struct grpc_call, s->user, CALL_MAGIC);
+	if (!call->server && !lost && http2_error == HTTP2_REFUSED_STREAM && call_begin_again(call))
+		return;
 	/* A server's status is on the wire once its END_STREAM is, whatever ended the stream. */
 	if (!(call->server && call->state == CALL_ENDING && s->out_flushed)) {
-		char text[64] = "connection lost";
+		char text[192] = "connection lost";
 		enum grpc_code code = lost ? GRPC_UNAVAILABLE : wire_code_of_reset(http2_error);
 		if (!lost)
 			snprintf(text, sizeof(text), "stream reset with HTTP/2 error %u", http2_error);
+		else if (call->peer)
+			snprintf(text, sizeof(text), "%.150s: the connection was lost", call->peer);
 		if (lost && call->server)
 			code = GRPC_CANCELLED;
 		/* The server's clock was ahead of our timer: that is why it gave up. */
@@ -579,6 +620,7 @@ struct grpc_call *call_new_client(struct loop *loop, struct span path, const str
 	call->state = CALL_WAITING;
 	call->ops = ops;
 	call->user = user;
+	call->resend = true;
 	call->path = arena_dup(&s->arena, path);
 	if (!call->path.p || wire_metadata_write(metadata, &s->arena, &call->request_headers))
 		call_end_later(call, GRPC_RESOURCE_EXHAUSTED, "path or metadata are too large", true);
@@ -671,6 +713,7 @@ static void call_client_on_headers(struct stream *s)
 		return;
 	}
 	call->got_headers = true;
+	call_forget_sent(call);
 	if (call->ops->on_headers)
 		call->ops->on_headers(call, &call->metadata, call->user);
 }

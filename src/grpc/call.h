@@ -46,6 +46,13 @@ struct grpc_call {
 	bool wait_for_ready;
 	bool got_headers;
 	int http_status;
+	struct grpc_channel *channel; /* not to be followed from here */
+	const char *peer;             /* "the journal at 127.0.0.1:7117", or NULL; the channel's */
+	const void *conn;             /* it runs on, or that has refused it: to compare alone */
+	bool refused;
+	bool resend;     /* `sent` is all that was sent, should the server refuse it unseen */
+	struct buf sent;
+	void (*on_refused)(struct grpc_call *call); /* it is WAITING again */
 };
 
 /* Server: makes a call of a request and looks at its headers. NULL: it has been answered (or memory is

@@ -46,6 +46,7 @@ struct grpc_channel {
 	uint32_t magic;
 	struct loop *loop;
 	char *target, *user_agent;
+	char *peer, *advice; /* for errors: "the journal at 127.0.0.1:7117" and what to do; or NULL */
 	size_t message_max_bytes;
 	int64_t backoff_min_ms, backoff_max_ms, connect_timeout_ms;
 	struct session_config session;
@@ -61,6 +62,7 @@ struct grpc_channel {
 	bool backing_off;
 	int64_t backoff_ms; /* the next wait */
 	bool closing;
+	bool refused;   /* the last attempt has failed */
 	struct err why; /* of the last failure */
 
 	enum grpc_channel_state state;
@@ -89,9 +91,12 @@ static bool conn_usable(const struct conn *conn)
 	return conn->state == CONN_HTTP2 && !conn->draining && !conn->closing;
 }
 
+/* Whoever opens another connection because those there are full, and is refused, has not reached the peer: they
+ * may be what is left of one that is gone. */
 static enum grpc_channel_state channel_find_state(const struct grpc_channel *ch)
 {
-	for (struct list_node *node = list_first(&ch->conns); node; node = list_next(&ch->conns, node))
+	struct list_node *node;
+	for (node = list_first(&ch->conns); node && !ch->refused; node = list_next(&ch->conns, node))
 		if (conn_usable(CONTAINER_OF(node, struct conn, node)))
 			return GRPC_CHANNEL_READY;
 	if (ch->attempt.running)
@@ -147,11 +152,21 @@ static void channel_attempt_end(struct grpc_channel *ch)
 	}
 }
 
+static void channel_explain(struct grpc_channel *ch)
+{
+	const struct err *cause = &ch->attempt.why;
+	err_clear(&ch->why);
+	if (ch->peer)
+		err_set(&ch->why, cause->code, "%s cannot be reached (%s): %s", ch->peer, cause->text, ch->advice);
+	else
+		err_set(&ch->why, cause->code, "connect to %s: %s", ch->target, cause->text);
+}
+
 static void channel_attempt_failed(struct grpc_channel *ch)
 {
 	metric_add(METRIC_GRPC_CONNECT_FAILURES, 1);
-	ch->why = ch->attempt.why;
-	err_wrap(&ch->why, "connect to %s", ch->target);
+	channel_explain(ch);
+	ch->refused = true;
 	channel_attempt_end(ch);
 	struct list_node *node, *next;
 	for (node = list_first(&ch->waiting); node; node = next) {
@@ -304,6 +319,7 @@ static void channel_conn_on_settings(struct conn *conn)
 		list_push_back(&ch->conns, &conn->node);
 		channel_attempt_end(ch);
 		ch->backoff_ms = ch->backoff_min_ms;
+		ch->refused = false;
 		err_clear(&ch->why);
 		channel_update(ch, NULL);
 	}
@@ -342,14 +358,14 @@ static const struct conn_ops channel_conn_ops = {
 
 /* ---- calls --------------------------------------------------------------------------------------------- */
 
-/* A connection with room. If there is none, *ret_more says whether another one may help: not where one
- * that carries nothing has no room either. */
-static struct conn *channel_pick(struct grpc_channel *ch, bool *ret_more)
+/* A connection with room that has not refused the call (which may be NULL). If there is none, *ret_more says
+ * whether another one may help: not where one that carries nothing has no room either. */
+static struct conn *channel_pick(struct grpc_channel *ch, const struct grpc_call *call, bool *ret_more)
 {
 	*ret_more = true;
 	for (struct list_node *node = list_first(&ch->conns); node; node = list_next(&ch->conns, node)) {
 		struct conn *conn = CONTAINER_OF(node, struct conn, node);
-		if (!conn_usable(conn))
+		if (!conn_usable(conn) || (call && call->refused && call->conn == conn))
 			continue;
 		if (session_can_start(conn->session))
 			return conn;
@@ -362,6 +378,7 @@ static struct conn *channel_pick(struct grpc_channel *ch, bool *ret_more)
 static void channel_start(struct grpc_channel *ch, struct grpc_call *call, struct conn *conn)
 {
 	list_remove(&call->node);
+	call->conn = conn;
 	enum err_code rc = call_start(call, conn->session, span_str(ch->target), span_str(ch->user_agent));
 	if (rc == ERR_OK)
 		list_push_back(&ch->calls, &call->node);
@@ -373,17 +390,30 @@ static void channel_start(struct grpc_channel *ch, struct grpc_call *call, struc
 
 static void channel_start_waiting(struct grpc_channel *ch)
 {
-	struct list_node *node;
-	while ((node = list_first(&ch->waiting))) {
+	struct list_node *node, *next;
+	for (node = list_first(&ch->waiting); node; node = next) {
+		struct grpc_call *call = CONTAINER_OF(node, struct grpc_call, node);
+		next = list_next(&ch->waiting, node);
 		bool more;
-		struct conn *conn = channel_pick(ch, &more);
-		if (!conn) {
-			if (more && !ch->backing_off)
-				channel_connect(ch);
-			return;
+		struct conn *conn = channel_pick(ch, call, &more);
+		if (conn) {
+			channel_start(ch, call, conn);
+			continue;
 		}
-		channel_start(ch, CONTAINER_OF(node, struct grpc_call, node), conn);
+		if (more && !ch->backing_off)
+			channel_connect(ch);
+		if (!call->refused)
+			return; /* nor is there one for those behind it */
 	}
+}
+
+/* Its connection tells of the room next, and so it is started again. */
+static void channel_on_refused(struct grpc_call *call)
+{
+	struct grpc_channel *ch = OBJ_CAST(struct grpc_channel, call->channel, CHANNEL_MAGIC);
+	metric_add(METRIC_GRPC_CLIENT_RETRIES, 1);
+	list_remove(&call->node);
+	list_push_front(&ch->waiting, &call->node);
 }
 
 struct grpc_call *grpc_channel_call(struct grpc_channel *ch, const char *path, const struct headers *metadata,
@@ -398,13 +428,17 @@ struct grpc_call *grpc_channel_call(struct grpc_channel *ch, const char *path, c
 	if (call->state != CALL_WAITING)
 		return call;
 	call->wait_for_ready = wait_for_ready;
+	call->channel = ch;
+	call->peer = ch->peer;
+	call->on_refused = channel_on_refused;
 	if (deadline_ms >= 0)
 		call_set_deadline(call, deadline_ms);
 	if (ch->closing) {
 		call_end_later(call, GRPC_CANCELLED, "the channel is closed", true);
 		return call;
 	}
-	if (ch->state == GRPC_CHANNEL_FAILED && !wait_for_ready) {
+	bool more;
+	if (ch->state == GRPC_CHANNEL_FAILED && !wait_for_ready && !channel_pick(ch, NULL, &more)) {
 		call_end_later(call, GRPC_UNAVAILABLE, ch->why.text, true);
 		return call;
 	}
@@ -480,6 +514,10 @@ struct grpc_channel *grpc_channel_new(struct loop *loop, const struct grpc_chann
 	ch->loop = loop;
 	ch->target = mem_xstrdup(config->target);
 	ch->user_agent = mem_xstrdup(config->user_agent ? config->user_agent : "cairn/" PACKAGE_VERSION);
+	if (config->peer) {
+		ch->peer = mem_xprintf("%s at %s", config->peer, config->target);
+		ch->advice = mem_xstrdup(config->advice);
+	}
 	ch->message_max_bytes =
 		config->message_max_bytes ? config->message_max_bytes : LIMIT_GRPC_MESSAGE_BYTES;
 	ch->backoff_min_ms = config->backoff_min_ms ? config->backoff_min_ms : 100;
@@ -535,6 +573,8 @@ void grpc_channel_free(struct grpc_channel *ch)
 	loop_timer_free(ch->backoff);
 	mem_free(ch->target);
 	mem_free(ch->user_agent);
+	mem_free(ch->peer);
+	mem_free(ch->advice);
 	ch->magic = 0;
 	mem_free(ch);
 }

@@ -49,8 +49,7 @@ void loop_timer_cancel(struct loop_timer *timer);
 
 /* ---- addresses ------------------------------------------------------------------------------------- */
 
-/* Is this "HOST:PORT", "[IPV6]:PORT" or ":PORT", as servers listen on and channels connect to? Names are
- * not looked up. The error says what is wrong with it. */
+/* Is this "HOST:PORT", "[IPV6]:PORT" or ":PORT"? Names are not looked up. The error says what is wrong with it. */
 enum err_code grpc_address_check(const char *text, struct err *err);
 
 /* ---- headers, metadata, status --------------------------------------------------------------------- */
@@ -97,6 +96,7 @@ struct grpc_result {
 	bool not_sent; /* client: nothing of the request can have reached the server */
 	bool reset;    /* the peer or the connection broke it off: code is what that maps to */
 	uint32_t http2_error; /* with reset: RST_STREAM's code, or 0 for a lost connection */
+	bool local;    /* it was this side that ended it: cancelled, timed out, a message over its limits */
 };
 
 /* ---- calls, on either side ---------------------------------------------------------------------------- */
@@ -122,9 +122,8 @@ void grpc_call_bind(struct grpc_call *call, const struct grpc_call_ops *ops, voi
 struct grpc_call *grpc_call_ref(struct grpc_call *call);
 void grpc_call_unref(struct grpc_call *call);
 
-/* Sends one message (copied, or by reference until free_fn(free_arg), which is always called once).
- * True while more is welcome; after false wait for on_writable: what is sent nevertheless is queued,
- * bounded by memory alone, so a producer of many messages must heed it. */
+/* Sends one message (copied, or by reference until free_fn(free_arg), which is always called once). True while more
+ * is welcome; after false wait for on_writable: what is sent nevertheless is queued, bounded by memory alone. */
 bool grpc_call_send(struct grpc_call *call, struct span message);
 bool grpc_call_send_ref(struct grpc_call *call, struct span message, void (*free_fn)(void *arg),
 			void *free_arg);
@@ -228,8 +227,8 @@ void grpc_server_set_http(struct grpc_server *server,
 			  void *arg);
 enum err_code grpc_server_listen(struct grpc_server *server, struct err *err);
 int grpc_server_port(const struct grpc_server *server); /* the port that was bound */
-/* Stops accepting, sends GOAWAY, lets calls end; done(arg) on the first loop when none is left or after
- * grace_ms, when the rest is reset. Any thread. */
+/* Stops accepting, sends GOAWAY, lets calls end; done(arg) on the first loop when none is left or after grace_ms,
+ * when the rest is reset. Any thread. */
 void grpc_server_drain(struct grpc_server *server, int64_t grace_ms, void (*done)(void *arg), void *arg);
 void grpc_server_free(struct grpc_server *server); /* loops must not be running */
 
@@ -240,9 +239,9 @@ void grpc_health_set(struct grpc_health *health, const char *service, bool servi
 void grpc_health_forget(struct grpc_health *health, const char *service);
 void grpc_health_free(struct grpc_health *health); /* after the server */
 
-/* Server reflection, v1 and v1alpha, over whatever holds the descriptors. File descriptors are given as
- * serialized FileDescriptorProtos through add(); an unknown name adds none. Called on any of the
- * server's loops; answers for list_services come sorted, after the reflection service's own name. */
+/* Server reflection, v1 and v1alpha, over whatever holds the descriptors. File descriptors are given as serialized
+ * FileDescriptorProtos through add(); an unknown name adds none. Called on any of the server's loops; answers for
+ * list_services come sorted, after the reflection service's own name. */
 struct grpc_reflection_source {
 	void (*services)(void *arg, void (*add)(void *to, struct span name), void *to);
 	/* The file first, then its dependencies, each once. */
@@ -273,6 +272,7 @@ struct grpc_channel_config {
 	int64_t backoff_min_ms, backoff_max_ms; /* between attempts, doubling, +-20 %; 0: 100 and 2000 */
 	int64_t connect_timeout_ms;   /* 0: 5000 */
 	const char *user_agent;	      /* NULL: "cairn/VERSION" */
+	const char *peer, *advice;    /* of errors: "the journal", "start it"; both or none */
 };
 /* on_state (may be NULL) tells of every change, with the reason of a failure. */
 struct grpc_channel *grpc_channel_new(struct loop *loop, const struct grpc_channel_config *config,
@@ -287,7 +287,8 @@ enum grpc_channel_state grpc_channel_state(const struct grpc_channel *ch);
 
 /* Starts a call; never NULL, failures come by on_done. deadline_ms < 0: none. wait_for_ready: waits for a
  * connection as long as the deadline allows; otherwise UNAVAILABLE (not_sent) while none can be had.
- * Another connection is opened when the peer's stream limit is reached. */
+ * Another connection is opened at the peer's stream limit. What the peer has refused unseen (REFUSED_STREAM, GOAWAY)
+ * is begun again once, on another connection, if no more than LIMIT_RESEND_BYTES were sent. */
 struct grpc_call *grpc_channel_call(struct grpc_channel *ch, const char *path,
 				    const struct headers *metadata, int64_t deadline_ms,
 				    bool wait_for_ready, const struct grpc_call_ops *ops, void *user);

@@ -128,6 +128,20 @@ void stream_detach(struct stream *s)
 	stream_unref(s);
 }
 
+void stream_reopen(struct stream *s)
+{
+	must(s->magic == STREAM_MAGIC);
+	must(!s->session);
+	list_remove(&s->ready_node);
+	outq_release(&s->out);
+	s->id = -1;
+	s->headers.h.n = s->trailers.h.n = s->end_trailers.h.n = 0;
+	s->header_bytes = s->charged_bytes = s->held_bytes = 0;
+	s->headers_too_large = s->got_headers = s->in_ended = false;
+	s->out_started = s->out_ended = s->out_flushed = s->out_deferred = false;
+	s->want_writable = s->reset_sent = s->never_sent = false;
+}
+
 static struct stream *stream_of(nghttp2_session *ng, int32_t id)
 {
 	return nghttp2_session_get_stream_user_data(ng, id);
@@ -395,9 +409,11 @@ static int session_on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame
 static int session_on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int code, void *user)
 {
 	struct stream *s = frame->hd.type == NGHTTP2_HEADERS ? stream_of(ng, frame->hd.stream_id) : NULL;
-	(void)code;
 	(void)user;
-	if (s)
+	/* A GOAWAY came before them. */
+	if (s && code == NGHTTP2_ERR_START_STREAM_NOT_ALLOWED)
+		s->never_sent = true;
+	else if (s)
 		stream_reset(s, HTTP2_INTERNAL_ERROR);
 	return 0;
 }
@@ -582,7 +598,7 @@ static int session_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t err
 	struct stream *s = stream_of(ng, id);
 	(void)user;
 	if (s)
-		stream_close(s, error_code, false);
+		stream_close(s, s->never_sent ? HTTP2_REFUSED_STREAM : error_code, false);
 	return 0;
 }
 

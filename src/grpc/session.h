@@ -78,6 +78,7 @@ struct stream {
 	bool out_deferred; /* nghttp2 waits for more */
 	bool want_writable;
 	bool reset_sent;
+	bool never_sent; /* client: its headers were dropped, for no stream may begin any more */
 	struct header_list end_trailers; /* sent after the last byte */
 
 	size_t charged_bytes; /* see stream_charge() */
@@ -130,6 +131,9 @@ struct stream *stream_new(const struct stream_ops *ops, void *user); /* one refe
 /* Sends the header block; the session takes its reference. end: nothing follows. */
 enum err_code session_start(struct session *session, struct stream *s, const struct headers *request,
 			    bool end);
+
+/* Closed by the session: as good as new, with nothing written. What was put into its arena stays. */
+void stream_reopen(struct stream *s);
 
 struct stream *stream_ref(struct stream *s);
 void stream_unref(struct stream *s);

@@ -271,12 +271,40 @@ def test_a_function_that_is_not_there_makes_commands_unavailable(lab):
     stage = Stage(lab)
     stage.rec.unlisten()
     stage.rec.drop()
-    assert harness.refused(stage.send(request("e")).result)[0] == "UNAVAILABLE"
+    code, text = harness.refused(stage.send(request("e")).result)
+    assert code == "UNAVAILABLE"
+    assert text.startswith("the function at 127.0.0.1:%d cannot be reached (" % stage.rec.port), text
+    assert "USER_FUNCTION_PORT" in text
     stage.rec.listen()
     stage.rec.expect_discovery()
     answer, stream, e = stage.begin()
     stream.send(e.reply(1, response("ok")).message)
     assert answer.result() == response("ok")
+    stage.quiet()
+
+
+def test_a_function_whose_full_connection_outlives_it_is_discovered_again(lab):
+    """Section 1, rule 3: "gone" is also where every new call fails to connect, though an old connection, at its
+    stream limit, still stands."""
+    stage = Stage(lab, max_streams=4)
+    kept = []
+    for i in range(4):
+        answer, stream, e = stage.begin("e%d" % i)
+        stream.send(e.reply(1, response("")).message)
+        answer.result()
+        kept.append((stream, e))
+    stage.rec.unlisten()
+    code, text = harness.refused(stage.send(request("e4")).result)
+    assert code == "UNAVAILABLE" and text.startswith("the function at "), text
+    stage.command(kept[0][0], kept[0][1], 2, "still there", kept[0][1].reply(2, response("yes")))
+    stage.rec.spec = model.spec({model.MODEL: "model", model.TWO: "two"})
+    stage.rec.listen()
+    stage.rec.expect_discovery()
+    harness.eventually(lambda: model.TWO in Reflection(stage.channel).services(), "the new service is there")
+    answer, stream, e = stage.begin("e4")
+    stream.send(e.reply(1, response("ok")).message)
+    assert answer.result() == response("ok")
+    stage.command(kept[1][0], kept[1][1], 2, "there too", kept[1][1].reply(2, response("yes")))
     stage.quiet()
 
 
@@ -290,7 +318,10 @@ def test_without_a_journal_it_discovers_and_is_not_ready(lab):
     channel = harness.channel_to(proxy.port)
     call = channel.unary_unary("/cairn.test.Model/Process", model.pb.Request.SerializeToString,
                                model.pb.Response.FromString)
-    assert harness.refused(call, request("e"), timeout=20)[0] == "UNAVAILABLE"
+    code, text = harness.refused(call, request("e"), timeout=20)
+    assert code == "UNAVAILABLE"
+    assert text.startswith("the journal at 127.0.0.1:%d cannot be reached (" % port), text
+    assert "--journal" in text
     lab.cairnd("memory", port=port)
     proxy.ready()
     answer = call.future(request("e"), timeout=20)

@@ -435,6 +435,24 @@ Test(session, after_goaway_no_stream_is_started)
 	pair_stop(&pair);
 }
 
+/* Nothing of it has left: that is a refusal, not an error of ours. */
+Test(session, headers_that_a_goaway_overtakes_were_never_sent)
+{
+	struct pair pair;
+	struct err err = {0};
+	static const uint8_t goaway[] = {0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+	pair_start(&pair, 64 * KIB, 0);
+	pair_pump(&pair);
+	struct peer *peer = pair_request(&pair, SPAN("late"), true);
+	cr_assert_eq(session_recv(pair.client, span_of(goaway, sizeof(goaway)), &err), ERR_OK);
+	pair_pump(&pair);
+	cr_assert_eq(peer->closed, 1);
+	cr_assert_eq(peer->error, HTTP2_REFUSED_STREAM);
+	cr_assert_eq(pair.requests, 0);
+	peer_free(peer);
+	pair_stop(&pair);
+}
+
 Test(session, headers_over_the_limit_are_flagged)
 {
 	struct pair pair;
