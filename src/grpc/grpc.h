@@ -134,8 +134,7 @@ void grpc_call_send_headers(struct grpc_call *call, const struct headers *metada
 void grpc_call_finish(struct grpc_call *call, enum grpc_code code, struct span message,
 		      const struct headers *trailers);
 void grpc_call_finish_err(struct grpc_call *call, const struct err *err);
-/* Server, unary: the one answer and OK. */
-void grpc_call_reply(struct grpc_call *call, struct span message);
+void grpc_call_reply(struct grpc_call *call, struct span message); /* server, unary: the one answer and OK */
 /* Client: no more messages from here. */
 void grpc_call_half_close(struct grpc_call *call);
 /* Either side: breaks it off (RST_STREAM CANCEL); on_done follows with CANCELLED. */
@@ -285,10 +284,10 @@ void grpc_channel_free(struct grpc_channel *ch);
 void grpc_channel_connect(struct grpc_channel *ch); /* now, without waiting for a call */
 enum grpc_channel_state grpc_channel_state(const struct grpc_channel *ch);
 
-/* Starts a call; never NULL, failures come by on_done. deadline_ms < 0: none. wait_for_ready: waits for a
- * connection as long as the deadline allows; otherwise UNAVAILABLE (not_sent) while none can be had.
- * Another connection is opened at the peer's stream limit. What the peer has refused unseen (REFUSED_STREAM, GOAWAY)
- * is begun again once, on another connection, if no more than LIMIT_RESEND_BYTES were sent. */
+/* Starts a call; never NULL, failures come by on_done. deadline_ms < 0: none. wait_for_ready: waits for a connection
+ * as long as the deadline allows; otherwise UNAVAILABLE (not_sent) while none can be had. At the peer's stream limit
+ * another connection is opened. What the peer has refused unseen (REFUSED_STREAM, GOAWAY) is begun again once, on
+ * another connection, if no more than LIMIT_RESEND_BYTES were sent. */
 struct grpc_call *grpc_channel_call(struct grpc_channel *ch, const char *path,
 				    const struct headers *metadata, int64_t deadline_ms,
 				    bool wait_for_ready, const struct grpc_call_ops *ops, void *user);

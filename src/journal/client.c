@@ -34,6 +34,8 @@ struct client *client_new(struct loop *loop, const struct client_config *config)
 		.target = config->target,
 		.backoff_min_ms = 50,
 		.backoff_max_ms = 1000,
+		.peer = config->advice ? "the journal" : NULL,
+		.advice = config->advice,
 	};
 
 	must(config->target);

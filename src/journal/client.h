@@ -33,6 +33,7 @@ struct client;
 struct client_config {
 	const char *target;  /* "host:port" */
 	const char *journal; /* NULL: the only one */
+	const char *advice;  /* errors: what to do where it cannot be reached; NULL: they say no more than why */
 	/* Of every change of the connection, with the reason of a failure; may be NULL. */
 	void (*on_state)(struct client *c, enum grpc_channel_state state, const struct err *why,
 			 void *arg);

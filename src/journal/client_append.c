@@ -132,7 +132,7 @@ static void append_expire(struct client *c, struct append *a, bool sent)
 	char *text;
 
 	a->maybe_sent |= sent;
-	text = mem_xprintf("no answer from the journal at %s in time%s%s", c->target,
+	text = mem_xprintf("the journal at %s has not answered in time%s%s", c->target,
 			   a->maybe_sent ? " (the outcome is unknown: it may have happened)"
 					 : " (it has not happened)", why);
 	append_note(a, GRPC_DEADLINE_EXCEEDED, span_str(text));

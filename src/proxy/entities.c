@@ -211,12 +211,16 @@ static void call_on_done(struct grpc_call *call, const struct grpc_result *resul
 {
 	struct slot *s = slot_of(user);
 	struct entity_end end = {
-		.code = result->code, .message = result->message, .unreached = result->not_sent};
+		.code = result->code,
+		.message = result->message,
+		.unreached = result->not_sent,
+		.too_large = result->local && result->code == GRPC_RESOURCE_EXHAUSTED};
 	(void)call;
 	/* A connection that broke takes many streams with it and is logged once, by function.c. */
 	if (result->code != GRPC_OK)
 		LOG_AT((result->reset && !result->http2_error) || result->not_sent ? LOG_DEBUG : LOG_WARN,
-		       "function ended an entity's stream", LOG_STR("entity", s->key),
+		       end.too_large ? "an entity's stream is broken off" : "function ended an entity's stream",
+		       LOG_STR("entity", s->key),
 		       LOG_STR("code", grpc_code_name(result->code)), LOG_SPAN("message", result->message));
 	s->call = NULL;
 	enter(s);
@@ -344,7 +348,8 @@ static void load_on_done(struct client_read *r, const struct client_error *error
 	uint64_t sequence = load->sequence;
 	if (load->given_up)
 		e = (struct client_error){.code = GRPC_UNAVAILABLE,
-					  .text = SPAN("the journal does not answer"),
+					  .text = SPAN("the journal does not answer: see whether it is "
+						       "overloaded, then try again"),
 					  .unreachable = true};
 	load_free(load);
 	if (!s)

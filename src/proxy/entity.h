@@ -18,6 +18,7 @@
 #define CAIRN_PROXY_ENTITY_H
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/span.h"
@@ -105,7 +106,12 @@ struct entity_end {
 	enum grpc_code code;
 	struct span message;
 	bool unreached; /* nothing was sent: there was no connection to be had */
+	bool too_large; /* by this side: a message of the function was over the limit, as `message` says */
 };
+/* Tells the function's author of the last, and says what the client is told. name: the command's, empty if nobody
+ * waited for a reply. */
+void entity_report_too_large(const struct entity_config *config, struct span name, const struct entity_end *end,
+			     struct buf *ret_text);
 
 struct entity { /* the first member of every machine */
 	uint32_t magic; /* the kind's own */

@@ -560,6 +560,17 @@ static void on_message(struct entity *e, struct span message)
 		arena_release(&spare);
 }
 
+/* In APPENDING the command has its answer, which stands. */
+static void refuse_too_large(struct event_sourced *es, const struct entity_end *end)
+{
+	struct buf text;
+	bool asked = es->current && es->state != APPENDING;
+	entity_report_too_large(&es->config, asked ? es->current->name : SPAN(""), end, &text);
+	if (asked)
+		refuse_current(es, GRPC_RESOURCE_EXHAUSTED, buf_span(&text), false);
+	buf_release(&text);
+}
+
 static void on_end(struct entity *e, const struct entity_end *end)
 {
 	struct event_sourced *es = machine(e);
@@ -574,6 +585,8 @@ static void on_end(struct entity *e, const struct entity_end *end)
 		refuse_current(es, GRPC_UNAVAILABLE, end->message, false);
 		refuse_waiting(es, GRPC_UNAVAILABLE, end->message, false);
 	}
+	if (end->too_large)
+		refuse_too_large(es, end);
 	if (es->state == LOADING)
 		es->config.host->load_cancel(es->config.host_arg);
 	if (es->state != APPENDING)

@@ -49,7 +49,10 @@ static void open_channel(struct function *f)
 					     .window_bytes = WINDOW_BYTES,
 					     .backoff_min_ms = DISCOVERY_PAUSE_MIN_MS,
 					     .backoff_max_ms = DISCOVERY_PAUSE_MAX_MS,
-					     .connect_timeout_ms = DISCOVERY_ANSWER_MS};
+					     .connect_timeout_ms = DISCOVERY_ANSWER_MS,
+					     .peer = "the function",
+					     .advice = "start it there, or name another address with "
+						       "USER_FUNCTION_HOST and USER_FUNCTION_PORT"};
 	f->channel = grpc_channel_new(f->config.loop, &config, on_state, f);
 	grpc_channel_connect(f->channel);
 }
@@ -100,7 +103,7 @@ static void on_state(struct grpc_channel *ch, enum grpc_channel_state state, con
 	} else if (state != GRPC_CHANNEL_READY && f->connected) {
 		f->connected = false;
 		begin_missing(f);
-		log_info("function's connection closed", LOG_STR("target", f->config.target),
+		log_info("function's connection lost or closed", LOG_STR("target", f->config.target),
 			 LOG_STR("error", why ? why->text : ""));
 		discovery_lost(f->discovery);
 	} else if (state == GRPC_CHANNEL_FAILED) {

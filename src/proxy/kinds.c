@@ -1,5 +1,6 @@
 #include <config.h>
 
+#include "base/limits.h"
 #include "base/must.h"
 #include "proxy/entity.h"
 
@@ -14,6 +15,17 @@ const struct entity_ops *entity_kind_find(struct span type)
 		if (span_eq_str(type, entity_kinds[i]->type))
 			return entity_kinds[i];
 	return NULL;
+}
+
+void entity_report_too_large(const struct entity_config *config, struct span name, const struct entity_end *end,
+			     struct buf *ret_text)
+{
+	buf_init(ret_text, 4 * KIB);
+	buf_printf(ret_text, "%.*s%s%.*s, entity [%.*s]: the function's reply is not taken: %.*s; make it smaller, or "
+			     "raise --function-message-max",
+		   SPAN_ARG(config->service), name.n ? "." : "", SPAN_ARG(name), SPAN_ARG(config->entity_id),
+		   SPAN_ARG(end->message));
+	config->host->report(config->host_arg, buf_span(ret_text));
 }
 
 const struct entity_ops *entity_kind_of_record(const struct record_view *record, struct span *ret_mark)

@@ -232,7 +232,11 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 	p->grace = loop_timer_new(loop, on_grace, p);
 	p->journal = client_new(
 		loop,
-		&(struct client_config){.target = config->journal, .on_state = on_journal_state, .arg = p});
+		&(struct client_config){.target = config->journal,
+					.advice = "start cairnd there, or name another one with --journal "
+						  "or CAIRN_JOURNAL",
+					.on_state = on_journal_state,
+					.arg = p});
 	p->function = function_new(&(struct function_config){
 		.loop = loop,
 		.target = config->function,

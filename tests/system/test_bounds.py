@@ -143,7 +143,10 @@ def test_a_message_over_the_functions_limit_breaks_its_stream_alone(lab):
     other = answered(stage, "other")
     answer, stream, e = stage.begin()
     stream.send(e.reply(1, response("x" * (65 << 10))).message)
-    stage.failed(answer, "UNKNOWN", "Unexpected entity termination")
+    text = stage.failed(answer, "RESOURCE_EXHAUSTED")
+    assert text.startswith("cairn.test.Model.Process, entity [e]: the function's reply is not taken"), text
+    assert "--function-message-max" in text and "limit of 65536" in text
+    stage.rec.expect_report(re.escape(text))
     stage.command(other, stage.entity("other"), 2, "still there",
                   stage.entity("other").reply(2, response("yes")))
 

@@ -243,6 +243,22 @@ def test_a_body_over_the_limit_is_413_and_one_below_is_taken(proxy, tmp_path):
     assert items(proxy, "big")[0]["quantity"] == 3
 
 
+def test_a_reply_between_4_mib_and_the_limit_comes_whole_and_a_larger_one_is_named(lab):
+    """Contract, section 1: messages of the function are taken up to 12 MiB, not gRPC's 4."""
+    proxy = lab.proxy(lab.go_cart(), lab.cairnd("memory"))
+    names = ["%d" % i + "n" * (2500 << 10) for i in range(4)]
+    for i, name in enumerate(names):
+        assert add(proxy, "u", {"productId": str(i), "name": name, "quantity": 1}).status == 200
+    assert sorted(item["name"] for item in items(proxy, "u")) == names
+    cart = Api(harness.channel_to(proxy.port)).call("%s/GetCart" % SERVICE, user_id="u")
+    assert sorted(item.name for item in cart.items) == names
+    answer = add(proxy, "u", {"productId": "4", "name": "n" * (2500 << 10), "quantity": 1})
+    assert answer.status == 429, answer
+    assert answer.body.startswith(
+        b"com.example.shoppingcart.ShoppingCart.AddItem, entity [u]: the function's reply is not taken"), answer
+    assert sorted(item["name"] for item in items(proxy, "u")) == names
+
+
 def test_keep_alive_pipelining_and_chunks(proxy):
     body = json.dumps(LINE).encode()
     request = (b"POST /cart/k/items/add HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

@@ -277,6 +277,13 @@ void rig_end(struct rig *r, enum grpc_code code, bool unreached)
 		&(struct entity_end){.code = code, .message = SPAN("no function"), .unreached = unreached});
 }
 
+void rig_end_too_large(struct rig *r, const char *text)
+{
+	r->e->ops->on_end(r->e, &(struct entity_end){.code = GRPC_RESOURCE_EXHAUSTED,
+						     .message = span_str(text),
+						     .too_large = true});
+}
+
 void rig_message(struct rig *r, struct span message)
 {
 	r->e->ops->on_message(r->e, message);

@@ -41,6 +41,7 @@ void rig_load_failed(struct rig *r, enum grpc_code code, const char *text);
 void rig_appended(struct rig *r, uint64_t sequence);
 void rig_append_failed(struct rig *r, enum grpc_code code, const char *text, bool stale);
 void rig_end(struct rig *r, enum grpc_code code, bool unreached);
+void rig_end_too_large(struct rig *r, const char *text);
 void rig_message(struct rig *r, struct span message);
 /* Moves the time and, if the machine's wish is due then, tells it. */
 void rig_pass(struct rig *r, int64_t ms);

@@ -360,6 +360,24 @@ Test(event_sourced, the_function_ends_the_stream)
 	rig_expect(R, "gone");
 }
 
+/* Contract, section 2: a size limit is an error of ours, with its own code. */
+Test(event_sourced, a_reply_over_the_limit_is_named)
+{
+	rig_start(R);
+	rig_command(R, "b");
+	rig_end_too_large(R, "message of 9 bytes");
+	rig_expect(R, "report shop.Cart.a, entity [one]: the function's reply is not taken; "
+		      "refuse a RESOURCE_EXHAUSTED shop.Cart.a, entity [one]: the function's reply is not taken: "
+		      "message of 9 bytes; make it smaller, or raise --function-message-max; "
+		      "refuse b UNKNOWN failure Entity terminated; gone");
+	rig_start(R);
+	rig_reply(R, 1, "ok", EVENTS("x"), NULL);
+	rig_end_too_large(R, "message of 9 bytes");
+	rig_expect(R, "append at 0 x; report shop.Cart, entity [one]: the function's reply is not taken: ");
+	rig_appended(R, 1);
+	rig_expect(R, "answer a ok; gone");
+}
+
 Test(event_sourced, the_function_dies_during_the_replay)
 {
 	rig_command(R, "a");
