@@ -34,6 +34,9 @@ static void check_ops(const struct storage_ops *ops)
 	must(ops->snapshot);
 	must(ops->list);
 	must(ops->stat);
+	must(ops->unit);
+	must(ops->close_unit);
+	must(ops->remove);
 }
 
 static enum err_code unknown_backend(struct span uri, struct err *err)
@@ -222,6 +225,7 @@ enum err_code storage_read(struct storage_reader *r, const struct storage_query 
 	must(q->max_bytes > 0);
 	must((q->source == STORAGE_ALL) == (q->name.n == 0));
 	must(!q->by_sequence || q->source == STORAGE_STREAM);
+	must(!q->raw || (q->source == STORAGE_ALL && q->include_system && !q->backward && !q->kinds));
 	size_t before = out->n;
 	struct mono_time start = clock_mono(&clock_system);
 	enum err_code code = r->storage->ops->read(r, q, out, ret, err);
@@ -281,5 +285,41 @@ enum err_code storage_stat(struct storage_reader *r, struct span stream, struct 
 	enum err_code code = r->storage->ops->stat(r, stream, a, ret, ret_exists, err);
 	if (code)
 		metric_add(METRIC_STORAGE_ERRORS, 1);
+	return code;
+}
+
+enum err_code storage_unit(struct storage_reader *r, uint64_t position, struct storage_unit *ret,
+			   struct err *err)
+{
+	must(r);
+	enum err_code code = r->storage->ops->unit(r, position, ret, err);
+	if (code) {
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+		return code;
+	}
+	must(ret->first <= position);
+	must(position < ret->end);
+	return ERR_OK;
+}
+
+void storage_close_unit(struct storage *s)
+{
+	must(s);
+	s->ops->close_unit(s);
+}
+
+enum err_code storage_remove(struct storage_reader *r, const struct storage_removal *list, size_t count,
+			     struct err *err)
+{
+	must(r);
+	must(list);
+	must(count > 0);
+	for (size_t i = 1; i < count; i++)
+		must(list[i].position > list[i - 1].position);
+	enum err_code code = r->storage->ops->remove(r, list, count, err);
+	if (code)
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+	else
+		metric_add(METRIC_STORAGE_REMOVED_RECORDS, (int64_t)count);
 	return code;
 }

@@ -8,6 +8,12 @@
  * sequencer's; reads come from reader threads, each with a struct storage_reader of its own, at the same
  * time as appends; open and close from one thread with nothing else going on.
  *
+ * Records of acts (RECORD_DELETE, _TRUNCATE, _ERASE; record_act_get() says what is in them) are facts for a
+ * backend, from the append on that brings them: what a stream's content below an act's hide_below was is not
+ * given any more, whatever is asked for, and erased bodies are given as their hash. The acts themselves stay.
+ * storage/marks.h has this for backends that keep it in memory. What is withheld, and what retention has no
+ * more use for, is taken off the disk by storage_remove(), which leaves leaf hashes in place.
+ *
  * A backend is one exported `const struct storage_ops storage_<name>` and one line in storage.c; it is
  * done when it passes the contract suite (tests/contract), bare and under the wrappers of storage/wrap. */
 #ifndef CAIRN_STORAGE_H
@@ -38,7 +44,7 @@ struct storage_stream_fact {
 	struct span name;      /* in: the key */
 	bool exists;	       /* out: there has been a record */
 	uint64_t sequence;     /* out: newest sequence taken; 0 if none */
-	uint64_t live_records; /* out: records not deleted, truncated or removed (0: `none` holds) */
+	uint64_t live_records; /* out: content not deleted, truncated or removed (0: `none` holds) */
 };
 
 /* Facts about one record id. */
@@ -115,6 +121,9 @@ struct storage_query {
 	uint64_t from;
 	/* Exclusive bound on positions: nothing at or above it is returned (at most the head). */
 	uint64_t below_position;
+	/* ALL, forward, include_system, no kinds: everything as it is stored, what is withheld too, and of what
+	 * has been removed the leaf hash. For compaction, verification and the tree. */
+	bool raw;
 	size_t max_bytes;	/* stop before exceeding it, but return at least one record */
 	size_t max_records;	/* 0: no limit */
 	/* 0: no limit. Else it stops once so many bytes were looked through that are not wanted: the bytes of
@@ -136,8 +145,24 @@ struct storage_page {
 
 struct storage_stream_info {
 	struct span name; /* in the arena of the call */
-	uint64_t sequence, records;
-	uint64_t first_position, last_position;
+	uint64_t sequence, records; /* the newest taken; live records */
+	uint64_t first_position;    /* not above that of its first live record */
+	uint64_t last_position;     /* of its last record, acts included */
+	uint64_t erased_below;	    /* position of the newest erasure of all of it; 0 if there is none */
+};
+
+/* What is rewritten as one when records are removed (file: a segment). */
+struct storage_unit {
+	uint64_t first, end; /* positions [first, end) */
+	uint64_t bytes;	     /* that it takes up */
+	bool open;	     /* still appended to: nothing can be removed from it */
+};
+
+/* A record to be removed: nothing but its position and leaf hash stays. Or its body alone, whose hash stays
+ * with the header. */
+struct storage_removal {
+	uint64_t position;
+	bool body_only;
 };
 
 /* The text after "file:" and so on, and what every backend may need. */
@@ -195,6 +220,18 @@ typedef enum err_code storage_stat_fn(struct storage_reader *r, struct span stre
 				      struct storage_stream_info *ret, bool *ret_exists,
 				      struct err *err);
 
+/* The unit that holds the position, which is below the head. */
+typedef enum err_code storage_unit_fn(struct storage_reader *r, uint64_t position, struct storage_unit *ret,
+				      struct err *err);
+/* The unit that is open is closed by the next append. Any thread. */
+typedef void storage_close_unit_fn(struct storage *s);
+/* Removes records of one unit that is not open, in the order of their positions, each once; durably, and as
+ * one where the backend can (a crash leaves some or all of them, whole). Goes on beside appends and reads; one
+ * thread at a time. Who removes keeps the rules: acts stay, and so does of each stream the newest record that
+ * took a sequence, with its header at least, and the newest record of the log. */
+typedef enum err_code storage_remove_fn(struct storage_reader *r, const struct storage_removal *list,
+					size_t count, struct err *err);
+
 struct storage_ops {
 	const char *name; /* "memory", "file", ... */
 	storage_open_fn *open;
@@ -209,6 +246,9 @@ struct storage_ops {
 	storage_snapshot_fn *snapshot;
 	storage_list_fn *list;
 	storage_stat_fn *stat;
+	storage_unit_fn *unit;
+	storage_close_unit_fn *close_unit;
+	storage_remove_fn *remove;
 };
 
 /* Backends embed these first; the wrappers below reach the table through them. */
@@ -239,5 +279,8 @@ storage_read_fn storage_read;
 storage_snapshot_fn storage_snapshot;
 storage_list_fn storage_list;
 storage_stat_fn storage_stat;
+storage_unit_fn storage_unit;
+storage_close_unit_fn storage_close_unit;
+storage_remove_fn storage_remove;
 
 #endif

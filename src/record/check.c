@@ -10,27 +10,6 @@
 #include "base/text.h"
 #include "record/encode.h"
 
-const char *record_kind_name(uint32_t kind)
-{
-	switch (kind) {
-	case RECORD_EVENT:
-		return "event";
-	case RECORD_SNAPSHOT:
-		return "snapshot";
-	case RECORD_SESSION_BEGUN:
-		return "session begun";
-	case RECORD_SESSION_ENDED:
-		return "session ended";
-	default:
-		return "unknown";
-	}
-}
-
-bool record_kind_takes_sequence(uint32_t kind)
-{
-	return kind == RECORD_EVENT;
-}
-
 struct span record_category(struct span stream)
 {
 	return span_first(stream, span_find(stream, '|'));

@@ -148,6 +148,21 @@ static enum err_code decode_header(struct span entry, struct record_view *v, str
 	return ERR_OK;
 }
 
+bool record_decode_header(struct span entry, struct record_view *ret)
+{
+	if (entry.n < ENTRY_POSITION_BYTES || entry.p[0] != TAG_ENTRY_POSITION)
+		return false;
+	struct record_view v = {.position = record_position(entry)};
+	struct span rest = span_skip(entry, ENTRY_POSITION_BYTES);
+	if (rest.n == 0 || rest.p[0] != TAG_ENTRY_HEADER)
+		return false;
+	rest = span_skip(rest, 1);
+	if (!wire_take_bytes(&rest, &v.header) || decode_header(entry, &v, NULL))
+		return false;
+	*ret = v;
+	return true;
+}
+
 static enum err_code decode_body(struct span entry, struct record_view *v, struct err *err)
 {
 	struct span rest = v->body;

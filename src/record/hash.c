@@ -3,7 +3,7 @@
 #include <config.h>
 #endif
 
-#include "record/record.h"
+#include "record/hash.h"
 
 #include <pthread.h>
 
@@ -63,6 +63,14 @@ static void hash_spans(const struct span *parts, size_t count, uint8_t ret[RECOR
 	must(EVP_DigestFinal_ex(context, ret, NULL) == 1);
 }
 
+void record_body_hash(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES])
+{
+	if (view->content == RECORD_BODY_HASH)
+		memcpy(ret, view->hash.p, RECORD_HASH_BYTES);
+	else
+		hash_spans(&view->body, 1, ret);
+}
+
 void record_leaf(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES])
 {
 	uint8_t body_hash[RECORD_HASH_BYTES];
@@ -71,10 +79,7 @@ void record_leaf(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES])
 		memcpy(ret, view->hash.p, RECORD_HASH_BYTES);
 		return;
 	}
-	if (view->content == RECORD_BODY_HASH)
-		memcpy(body_hash, view->hash.p, RECORD_HASH_BYTES);
-	else
-		hash_spans(&view->body, 1, body_hash);
+	record_body_hash(view, body_hash);
 	const struct span parts[] = {SPAN("\0"), view->header, span_of(body_hash, sizeof(body_hash))};
 	hash_spans(parts, ARRAY_LEN(parts), ret);
 }

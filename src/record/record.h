@@ -29,12 +29,18 @@
 enum record_kind {
 	RECORD_EVENT = 1,
 	RECORD_SNAPSHOT = 2,
+	RECORD_DELETE = 3,
+	RECORD_TRUNCATE = 4,
+	RECORD_ERASE = 5,
 	RECORD_SESSION_BEGUN = 7,
 	RECORD_SESSION_ENDED = 8,
 };
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
 /* Does a record of this kind take the stream's next sequence? */
 bool record_kind_takes_sequence(uint32_t kind);
+/* Is a record of this kind part of what its stream holds, to be counted, deleted, truncated and erased? Acts
+ * upon a stream are not: they stay. */
+bool record_kind_is_content(uint32_t kind);
 
 struct record_metadata {
 	struct span key, value;
@@ -112,6 +118,33 @@ uint64_t record_position(struct span entry);
 /* Kind and stream alone, for filters: cheaper than decoding, and the entry's first bytes up to the stream's
  * name are enough. False when the record has no header (it was removed by compaction) or is malformed. */
 bool record_peek(struct span entry, uint32_t *ret_kind, struct span *ret_stream);
+/* Position and header alone: the content is not looked at, and the entry may be cut short behind the header.
+ * False when there is no header or it is malformed. */
+bool record_decode_header(struct span entry, struct record_view *ret);
+/* Has compaction removed it? Then it has no header, and only its leaf hash is left. */
+bool record_is_removed(struct span entry);
+/* Is its body there, neither removed nor erased? The entry may be cut short behind the header and a byte. */
+bool record_has_body(struct span entry);
+
+/* What an act (RECORD_DELETE, _TRUNCATE, _ERASE) does to the records before it in its stream, those that are
+ * content. Read from its body's data, one of the messages Deletion, Truncation, Erasure of record.proto. */
+struct record_act {
+	uint64_t hide_below; /* position: those below are not given any more; 0: none */
+	bool erases;	     /* the bodies of: */
+	uint64_t erase_from, erase_to; /* events with these sequences, inclusive */
+	bool erase_snapshots;	       /* and snapshots that name erase_from or a later one */
+	bool erase_all;		       /* all events, whatever their number: the stream as a whole */
+};
+/* False: it is no act upon a stream, or its body is not what this program understands. */
+bool record_act_get(const struct record_view *view, struct record_act *ret);
+/* Does an erasure at act_position withhold the body of this record of its stream? */
+bool record_act_erases(const struct record_act *act, uint64_t act_position, const struct record_view *view);
+
+/* Appends the record, tag and length included, with its body's hash instead of its body; or with nothing but
+ * position and leaf hash. CRC and leaf are right. ERR_NOMEM, ERR_LIMIT as of the buffer. */
+enum err_code record_put_erased(struct buf *out, const struct record_view *view);
+enum err_code record_put_removed(struct buf *out, const struct record_view *view);
+
 /* Iterates over a view's metadata: false at the end. Start with *state = 0. */
 bool record_metadata_next(const struct record_view *view, size_t *state, struct record_metadata *ret);
 

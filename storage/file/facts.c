@@ -16,57 +16,80 @@
 /* A stream as of now, from index and tables. */
 struct file_stream {
 	bool exists;
-	uint64_t sequence, records, first_position, last_position;
+	uint64_t sequence, live, first_position, last_position;
 };
 
 /* What one table adds to a stream. */
 struct part {
 	uint64_t table_first;
-	uint64_t records, sequence, first_position, last_position;
+	uint64_t records, live, sequence, first_position, last_position;
+};
+/* What the tables have of it, and what of it is hidden. */
+struct parts {
+	uint64_t hidden_below;
+	struct part tables[2];
 };
 
-static struct part part_of(const struct recent *table, struct span name)
+static struct part part_of(const struct recent *table, struct span name, uint64_t hidden_below)
 {
 	const struct recent_list *list = table ? file_recent_stream(table, name) : NULL;
 	if (!list)
 		return (struct part){0};
-	return (struct part){table->first, list->n, list->sequence, entry_position(list->entries[0]),
+	return (struct part){table->first,
+			     list->n,
+			     file_recent_list_live(list, hidden_below),
+			     list->sequence,
+			     entry_position(list->entries[0]),
 			     entry_position(list->entries[list->n - 1])};
 }
 
-/* What the tables have of a stream. The caller has the lock. */
-static void parts_take(const struct file_store *s, struct span name, struct part parts[2])
+/* The caller has the lock. */
+static void parts_take(const struct file_store *s, struct span name, struct parts *parts)
 {
-	parts[0] = part_of(s->moving, name);
-	parts[1] = part_of(s->filling, name);
+	parts->hidden_below = marks_hidden_below(s->marks, name);
+	parts->tables[0] = part_of(s->moving, name, parts->hidden_below);
+	parts->tables[1] = part_of(s->filling, name, parts->hidden_below);
 }
 
-/* What the index has of it (view NULL: nothing), as of a view that was begun after the parts were taken. */
-static enum err_code combine(struct index_view *view, struct span name, const struct part parts[2],
+/* What the index has of it. ERR_NOT_FOUND: nothing. */
+static enum err_code stream_in_index(struct index_view *view, struct span name, uint64_t hidden_below,
+				     struct file_stream *ret, struct err *err)
+{
+	struct index_fact fact = {0};
+	uint64_t number;
+	enum err_code code = file_index_number(view, INDEX_STREAM, name, &number, err);
+	if (!code)
+		code = file_index_fact(view, number, &fact, err);
+	/* By an act that the index has not got yet. */
+	if (!code && hidden_below > fact.last_position)
+		fact.live = 0;
+	else if (!code && hidden_below > fact.hidden_below)
+		code = file_index_live(view, number, hidden_below, &fact.live, err);
+	if (!code)
+		*ret = (struct file_stream){true, fact.sequence, fact.live, number, fact.last_position};
+	return code;
+}
+
+/* The same with the index (view NULL: nothing), as of a view that was begun after the parts were taken. */
+static enum err_code combine(struct index_view *view, struct span name, const struct parts *parts,
 			     struct file_stream *ret, struct err *err)
 {
 	struct file_stream stream = {0};
-	uint64_t below = 0, number = 0;
+	uint64_t below = 0;
 	if (view) {
-		struct index_fact fact = {0};
 		below = file_index_view_below(view);
-		enum err_code code = file_index_number(view, INDEX_STREAM, name, &number, err);
-		if (!code)
-			code = file_index_fact(view, number, &fact, err);
+		enum err_code code = stream_in_index(view, name, parts->hidden_below, &stream, err);
 		if (code && code != ERR_NOT_FOUND)
 			return code;
-		if (!code)
-			stream = (struct file_stream){true, fact.sequence, fact.records, number,
-						      fact.last_position};
 	}
 	for (size_t i = 0; i < 2; i++) {
-		const struct part *part = &parts[i];
+		const struct part *part = &parts->tables[i];
 		if (part->records == 0 || part->table_first < below)
 			continue;
 		if (!stream.exists)
 			stream.first_position = part->first_position;
 		stream.exists = true;
-		stream.records += part->records;
+		stream.live += part->live;
 		if (part->sequence)
 			stream.sequence = part->sequence;
 		stream.last_position = part->last_position;
@@ -78,14 +101,14 @@ static enum err_code combine(struct index_view *view, struct span name, const st
 static enum err_code stream_get(struct file_store *s, struct index_view *view, struct span name,
 				struct file_stream *ret, struct err *err)
 {
-	struct part parts[2];
+	struct parts parts;
 	must(pthread_rwlock_rdlock(&s->lock) == 0);
-	parts_take(s, name, parts);
+	parts_take(s, name, &parts);
 	must(pthread_rwlock_unlock(&s->lock) == 0);
 	enum err_code code = view ? file_index_view_begin(view, err) : ERR_OK;
 	if (code)
 		return code;
-	code = combine(view, name, parts, ret, err);
+	code = combine(view, name, &parts, ret, err);
 	if (view)
 		file_index_view_end(view);
 	return code;
@@ -134,27 +157,46 @@ static struct file_fact *fact_get(struct file_store *s, struct span name)
 	return fact;
 }
 
+bool file_act_of(const struct storage_record *record, struct record_act *ret)
+{
+	struct span run = record->bytes, entry;
+	struct record_view view;
+	return !record_kind_is_content(record->kind) && record_next(&run, &entry, NULL, NULL) == ERR_OK &&
+	       record_decode_trusted(entry, &view, NULL) == ERR_OK && record_act_get(&view, ret);
+}
+
+static void fact_drop(struct file_store *s, struct span name)
+{
+	mem_free(map_remove(&s->facts[0], name));
+	mem_free(map_remove(&s->facts[1], name));
+}
+
 void file_facts_update(struct file_store *s, const struct storage_record *record)
 {
 	struct file_fact *fact = fact_get(s, record->stream);
 	if (!fact)
 		return; /* looked up by nobody: the next look-up finds it */
-	fact->records++;
+	if (!record_kind_is_content(record->kind)) {
+		fact_drop(s, record->stream); /* what it hides is counted when it is looked up */
+		return;
+	}
+	fact->exists = true;
+	fact->live++;
 	if (record_kind_takes_sequence(record->kind))
 		fact->sequence = record->sequence;
 }
 
 static void fact_give(const struct file_fact *fact, struct storage_stream_fact *ret)
 {
-	ret->exists = fact->records > 0;
+	ret->exists = fact->exists;
 	ret->sequence = fact->sequence;
-	ret->live_records = fact->records;
+	ret->live_records = fact->live;
 }
 
 /* A stream that the facts do not have, and what the tables have of it. */
 struct missing {
 	size_t index;
-	struct part parts[2];
+	struct parts parts;
 };
 
 /* Facts of many streams: each of the two places is asked once for all. */
@@ -163,7 +205,7 @@ static enum err_code lookup_missing(struct file_store *s, struct storage_stream_
 {
 	must(pthread_rwlock_rdlock(&s->lock) == 0);
 	for (size_t i = 0; i < count; i++)
-		parts_take(s, streams[missing[i].index].name, missing[i].parts);
+		parts_take(s, streams[missing[i].index].name, &missing[i].parts);
 	must(pthread_rwlock_unlock(&s->lock) == 0);
 	enum err_code code = s->view ? file_index_view_begin(s->view, err) : ERR_OK;
 	if (code)
@@ -173,11 +215,11 @@ static enum err_code lookup_missing(struct file_store *s, struct storage_stream_
 		struct file_stream stream;
 		struct file_fact *fact = fact_get(s, out->name); /* asked for twice */
 		if (!fact) {
-			code = combine(s->view, out->name, missing[i].parts, &stream, err);
+			code = combine(s->view, out->name, &missing[i].parts, &stream, err);
 			if (code)
 				break;
 			fact = mem_xalloc(sizeof(*fact));
-			*fact = (struct file_fact){stream.sequence, stream.records};
+			*fact = (struct file_fact){stream.exists, stream.sequence, stream.live};
 			fact_put(s, out->name, fact);
 		}
 		fact_give(fact, out);
@@ -216,8 +258,8 @@ static enum err_code fill_id(struct file_store *s, struct storage_id_fact *fact,
 	enum err_code code = file_fetch(&s->window, position, &found, err);
 	if (!code)
 		code = record_decode_trusted(found.entry, &record, err);
-	if (code)
-		return code;
+	if (code || record.content == RECORD_LEAF_HASH)
+		return code; /* removed: the id may be used again */
 	if (!span_eq(record.id, span_of(fact->id, RECORD_ID_BYTES)))
 		return file_segment_corrupt(&s->segments, s->window.segment, found.offset,
 					    "the record has another id than the index says", err);
@@ -289,6 +331,11 @@ enum err_code file_lookup(struct storage *storage, struct storage_stream_fact *s
 			  struct err *err)
 {
 	struct file_store *s = file_store_of(storage);
+	if (atomic_exchange(&s->facts_stale, false)) {
+		file_facts_release(s);
+		map_init(&s->facts[0]);
+		map_init(&s->facts[1]);
+	}
 	enum err_code code = lookup_streams(s, streams, stream_count, a, err);
 	if (!code && id_count > 0)
 		code = lookup_ids(s, ids, id_count, a, err);
@@ -371,8 +418,14 @@ static enum err_code stream_info(struct file_reader *reader, struct span name,
 		return code;
 	*ret_exists = stream.exists;
 	if (stream.exists)
-		*ret = (struct storage_stream_info){name, stream.sequence, stream.records,
-						    stream.first_position, stream.last_position};
+		*ret = (struct storage_stream_info){
+			name,
+			stream.sequence,
+			stream.live,
+			stream.first_position,
+			stream.last_position,
+			marks_erased_below(reader->store->marks, name),
+		};
 	return ERR_OK;
 }
 

@@ -56,6 +56,7 @@ static struct file_store *store_new(const struct storage_config *config, const s
 	s->index_dir = options->index_dir ? mem_xstrdup(options->index_dir) : mem_xprintf("%s/index", s->dir);
 	s->read_only = config->read_only;
 	s->lock_fd = -1;
+	s->marks = marks_new();
 	file_segments_init(&s->segments, s->io, s->dir, options->segment_bytes);
 	file_window_init(&s->window, &s->segments);
 	file_window_init(&s->indexer_window, &s->segments);
@@ -90,6 +91,7 @@ static void store_free(struct file_store *s)
 	file_recent_free(s->moving);
 	file_facts_release(s);
 	session_rows_release(&s->sessions);
+	marks_free(s->marks);
 	if (s->lock_fd >= 0)
 		s->io->close(s->io->arg, s->lock_fd);
 	pthread_cond_destroy(&s->indexer_wake);
@@ -214,4 +216,7 @@ const struct storage_ops storage_file = {
 	.snapshot = file_snapshot,
 	.list = file_list,
 	.stat = file_stat,
+	.unit = file_unit,
+	.close_unit = file_close_unit,
+	.remove = file_remove,
 };

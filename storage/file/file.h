@@ -12,6 +12,7 @@
 #include "storage/file/recent.h"
 #include "storage/file/segment.h"
 #include "storage/file/window.h"
+#include "storage/marks.h"
 #include "storage/sessions.h"
 #include "storage/storage.h"
 
@@ -40,9 +41,10 @@ enum err_code file_index_now(struct storage *s, struct err *err);
 /* Frees the store without the work of a clean stop, as if the process had died. Tests. */
 void file_abandon(struct storage *s);
 
-/* The newest sequence of a stream and how many records it has, kept for the streams used last. */
+/* The newest sequence of a stream and how many live records it has, kept for the streams used last. */
 struct file_fact {
-	uint64_t sequence, records;
+	bool exists;
+	uint64_t sequence, live;
 };
 
 struct file_store {
@@ -59,6 +61,9 @@ struct file_store {
 	struct index *index;
 	struct segments segments;
 	uint8_t journal_id[16];
+	struct marks *marks;
+	atomic_bool facts_stale;   /* records have been removed: facts are looked up anew */
+	atomic_bool close_segment; /* the next append begins a new one */
 
 	/* The sequencer's thread. */
 	struct segment *last; /* being written; held */
@@ -129,6 +134,14 @@ storage_stat_fn file_stat;
 void file_facts_update(struct file_store *s, const struct storage_record *record);
 void file_facts_release(struct file_store *s);
 
+/* What the record does to its stream; false: nothing. */
+bool file_act_of(const struct storage_record *record, struct record_act *ret);
+
+/* compact.c */
+storage_unit_fn file_unit;
+storage_close_unit_fn file_close_unit;
+storage_remove_fn file_remove;
+
 /* query.c */
 storage_read_fn file_read;
 storage_snapshot_fn file_snapshot;
@@ -140,6 +153,8 @@ void file_indexer_start(struct file_store *s);
 void file_indexer_stop(struct file_store *s); /* moves what is left */
 /* Wakes it, or waits for it when the tables have grown too large. */
 enum err_code file_indexer_keep_up(struct file_store *s, struct err *err);
+/* Waits until all that is below the position is in the index. ERR_UNAVAILABLE: it did not come in time. */
+enum err_code file_indexer_wait(struct file_store *s, uint64_t below, struct err *err);
 /* Moves a whole table; for recovery, which runs before the thread. */
 enum err_code file_index_table(struct file_store *s, const struct recent *recent, struct err *err);
 

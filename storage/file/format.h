@@ -35,6 +35,11 @@
  *			tag and length that it has in a response, positions rising by one
  *			seal: `count` places of 8 bytes, then a trailer of 16 bytes
  *
+ * A removed record is in its frame as an Entry of position and leaf hash, an erased one with its body's hash
+ * instead of its body (record.proto). A sealed segment that records are removed from is written anew, with the same
+ * header, frames of the same first positions and counts, other offsets, CRCs and seal, as NAME.new; then it
+ * is synced and renamed to NAME. The last segment is never written anew.
+ *
  * Place, 8 bytes: where a record begins; one for the first record and one about every 4 KiB
  *	 0	4	its position less the segment's first position
  *	 4	4	its offset in the file

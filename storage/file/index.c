@@ -28,7 +28,8 @@ enum err_code file_index_fail(struct err *err, int r, const char *what)
 
 static const char *const names[] = {
 	"meta",      "streams",   "categories", "stream_chunks", "category_chunks",
-	"sequences", "snapshots", "ids",        "places"};
+	"sequences", "snapshots", "ids",        "live",
+	"acts",      "places"};
 
 static int open_databases(struct index *index, bool read_only)
 {
@@ -40,6 +41,8 @@ static int open_databases(struct index *index, bool read_only)
 				    &index->sequences,
 				    &index->snapshots,
 				    &index->ids,
+				    &index->live,
+				    &index->acts,
 				    &index->places};
 	_Static_assert(ARRAY_LEN(handles) == ARRAY_LEN(names), "one name a database");
 	MDB_txn *txn;
@@ -68,6 +71,7 @@ enum err_code file_index_open(const char *dir, size_t map_bytes, bool read_only,
 	must(pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
 	must(pthread_rwlock_init(&index->map_lock, &attr) == 0);
 	pthread_rwlockattr_destroy(&attr);
+	must(pthread_mutex_init(&index->write_lock, NULL) == 0);
 	index->map_bytes = map_bytes;
 	unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (read_only ? MDB_RDONLY : 0);
 	int r = mdb_env_create(&index->env);
@@ -105,6 +109,7 @@ void file_index_close(struct index *index)
 	if (index->env)
 		mdb_env_close(index->env);
 	pthread_rwlock_destroy(&index->map_lock);
+	pthread_mutex_destroy(&index->write_lock);
 	mem_free(index);
 }
 

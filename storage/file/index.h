@@ -10,6 +10,9 @@
  *	sequences	number, base sequence	first position of the chunk; not for a stream's first chunk
  *	snapshots	number, sequence, position	nothing
  *	ids		record id		position
+ *	live		number			live records, position below which content is hidden: of streams
+ *						with acts or removed records; of others all are live
+ *	acts		position		what the act does, name of its stream
  *	places		segment, delta		offset: places of the segment being written
  * Positions, never offsets, but for `places`, which a seal replaces.
  *
@@ -50,6 +53,17 @@ enum err_code file_index_delete(const char *dir, struct err *err);
 enum err_code file_index_write(struct index *index, const struct recent *recent,
 			       const struct index_mark *mark, const struct segment *segment, struct err *err);
 
+/* A record that is being removed from the log. */
+struct index_removed {
+	struct span stream;
+	uint64_t position, sequence;
+	uint32_t kind;
+};
+/* Marks their entries, so that nobody looks for them, and counts them off, in one durable transaction; again does
+ * nothing. They are in the index. Sorts the list. */
+enum err_code file_index_remove(struct index *index, struct index_removed *list, size_t count,
+				struct err *err);
+
 /* A look at the index as of one moment; short, for it keeps old pages alive. */
 struct index_view;
 enum err_code file_index_view_new(struct index *index, struct index_view **ret, struct err *err);
@@ -64,17 +78,24 @@ enum index_list { INDEX_STREAM, INDEX_CATEGORY };
 enum err_code file_index_number(struct index_view *v, enum index_list list, struct span name,
 				uint64_t *ret_number, struct err *err);
 struct index_fact {
-	uint64_t sequence, records, last_position;
+	uint64_t sequence, last_position;
+	uint64_t live, hidden_below; /* live ones, when content below the position is hidden */
 };
 enum err_code file_index_fact(struct index_view *v, uint64_t number, struct index_fact *ret, struct err *err);
+/* How many live records the stream has at or above a position. */
+enum err_code file_index_live(struct index_view *v, uint64_t number, uint64_t from, uint64_t *ret,
+			      struct err *err);
+/* All acts. */
+typedef void index_act_fn(struct span stream, uint64_t position, const struct record_act *act, void *arg);
+enum err_code file_index_acts(struct index_view *v, index_act_fn *fn, void *arg, struct err *err);
 /* Entries from a position on, in one direction, below a bound; *n in: room, out: how many. *ret_end: there
  * are no more. */
 enum err_code file_index_entries(struct index_view *v, enum index_list list, uint64_t number, uint64_t from,
 				 bool backward, uint64_t below, uint64_t *entries, size_t *n, bool *ret_end,
 				 struct err *err);
-/* The first record of the stream that took the sequence or a later one. */
+/* The first record given of the stream that took the sequence or a later one. */
 enum err_code file_index_sequence(struct index_view *v, uint64_t number, uint64_t sequence,
-				  uint64_t *ret_position, struct err *err);
+				  uint64_t hidden_below, uint64_t *ret_position, struct err *err);
 enum err_code file_index_snapshot(struct index_view *v, uint64_t number, uint64_t at_sequence, uint64_t below,
 				  struct recent_snapshot *ret, struct err *err);
 enum err_code file_index_id(struct index_view *v, const uint8_t id[RECORD_ID_BYTES], uint64_t *ret_position,

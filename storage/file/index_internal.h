@@ -13,14 +13,19 @@
 #define CATEGORY_CHUNK_ENTRIES 240 /* about 2 KiB: what LMDB still keeps within a page */
 #define CHUNK_HEADER_BYTES 16
 #define CHUNK_BYTES(entries) (CHUNK_HEADER_BYTES + 8 * (entries))
-#define MARK_BYTES (16 + 8 + RECORD_HASH_BYTES + 8 + 8)
+/* The last four bytes are INDEX_FORMAT: an index of another one is made anew. */
+#define MARK_BYTES (16 + 8 + RECORD_HASH_BYTES + 8 + 8 + 4)
+#define INDEX_FORMAT 2u
+#define LIVE_BYTES 16
+#define ACT_BYTES 25 /* before the name */
 
 struct index {
 	MDB_env *env;
-	MDB_dbi meta, names[2], chunks[2], sequences, snapshots, ids, places; /* [enum index_list] */
+	MDB_dbi meta, names[2], chunks[2], sequences, snapshots, ids, live, acts, places; /* [enum index_list] */
 	/* Views hold it for reading; growing the map needs it alone. */
 	pthread_rwlock_t map_lock;
 	size_t map_bytes;
+	pthread_mutex_t write_lock; /* LMDB has one writer, and it must not be one when the map grows */
 	/* The writer's: what `places` holds. */
 	uint64_t places_segment;
 	uint32_t places_count;
@@ -74,6 +79,18 @@ static inline size_t chunk_count(MDB_val v)
 static inline uint64_t chunk_entry(MDB_val v, size_t i)
 {
 	return get_le64((const uint8_t *)v.mv_data + CHUNK_HEADER_BYTES + 8 * i);
+}
+
+/* Records of one stream that are given, when they are not all of them. */
+struct live_row {
+	bool there;
+	uint64_t live, hidden_below;
+};
+static inline struct live_row live_get(MDB_val v)
+{
+	const uint8_t *p = v.mv_data;
+	return v.mv_size < LIVE_BYTES ? (struct live_row){0}
+				      : (struct live_row){true, get_le64(p), get_le64(p + 8)};
 }
 
 /* Sets the error of an LMDB call; MDB_NOTFOUND is not for it. */

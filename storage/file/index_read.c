@@ -57,6 +57,8 @@ enum err_code file_index_mark_get(struct index_view *v, struct index_mark *ret, 
 	if (code)
 		return code;
 	const uint8_t *p = value.mv_data;
+	if (get_le32(p + MARK_BYTES - 4) != INDEX_FORMAT)
+		return err_set(err, ERR_CORRUPT, "index: it has another program's format");
 	memcpy(ret->journal_id, p, 16);
 	ret->position = get_le64(p + 16);
 	memcpy(ret->leaf, p + 24, RECORD_HASH_BYTES);
@@ -95,8 +97,47 @@ enum err_code file_index_fact(struct index_view *v, uint64_t number, struct inde
 		ret->sequence = get_le64(value.mv_data);
 		for (size_t i = 0; i < n; i++)
 			ret->sequence += entry_takes_sequence(chunk_entry(value, i));
-		ret->records = get_le64((const uint8_t *)value.mv_data + 8) + n;
+		ret->live = get_le64((const uint8_t *)value.mv_data + 8) + n;
 		ret->last_position = entry_position(chunk_entry(value, n - 1));
+		ret->hidden_below = 0;
+	}
+	mdb_cursor_close(cursor);
+	if (code)
+		return code;
+	uint8_t row_key[8];
+	put_be64(row_key, number);
+	code = get(v, v->index->live, span_of(row_key, sizeof(row_key)), LIVE_BYTES, &value, err);
+	if (!code) {
+		struct live_row row = live_get(value);
+		ret->live = row.live;
+		ret->hidden_below = row.hidden_below;
+	}
+	return code == ERR_NOT_FOUND ? ERR_OK : code;
+}
+
+enum err_code file_index_acts(struct index_view *v, index_act_fn *fn, void *arg, struct err *err)
+{
+	MDB_cursor *cursor;
+	MDB_val key, value;
+	bool found = false;
+	enum err_code code = open_cursor(v, v->index->acts, &cursor, err);
+	if (code)
+		return code;
+	code = step(cursor, &key, &value, MDB_FIRST, &found, err);
+	while (!code && found) {
+		if (key.mv_size != 8 || value.mv_size <= ACT_BYTES) {
+			code = err_set(err, ERR_CORRUPT, "index: an act is malformed");
+			break;
+		}
+		const uint8_t *p = value.mv_data;
+		const struct record_act act = {.erases = p[0] & 1,
+					       .erase_snapshots = p[0] >> 1 & 1,
+					       .erase_all = p[0] >> 2 & 1,
+					       .hide_below = get_le64(p + 1),
+					       .erase_from = get_le64(p + 9),
+					       .erase_to = get_le64(p + 17)};
+		fn(span_skip(val_get(value), ACT_BYTES), get_be64(key.mv_data), &act, arg);
+		code = step(cursor, &key, &value, MDB_NEXT, &found, err);
 	}
 	mdb_cursor_close(cursor);
 	return code;
@@ -123,6 +164,27 @@ static enum err_code first_chunk(MDB_cursor *cursor, uint64_t number, uint64_t f
 	*key = val_of(bound, sizeof(bound));
 	code = step(cursor, key, value, MDB_SET_RANGE, ret_found, err);
 	*ret_found = *ret_found && key_is(*key, number);
+	return code;
+}
+
+enum err_code file_index_live(struct index_view *v, uint64_t number, uint64_t from, uint64_t *ret,
+			      struct err *err)
+{
+	MDB_cursor *cursor;
+	MDB_val key, value;
+	bool found = false;
+	enum err_code code = open_cursor(v, v->index->chunks[INDEX_STREAM], &cursor, err);
+	if (code)
+		return code;
+	*ret = 0;
+	code = first_chunk(cursor, number, from, false, &key, &value, &found, err);
+	while (!code && found && key_is(key, number)) {
+		for (size_t i = 0; i < chunk_count(value); i++)
+			*ret += entry_is_content(chunk_entry(value, i)) &&
+				entry_position(chunk_entry(value, i)) >= from;
+		code = step(cursor, &key, &value, MDB_NEXT, &found, err);
+	}
+	mdb_cursor_close(cursor);
 	return code;
 }
 
@@ -193,7 +255,7 @@ static enum err_code sequence_chunk(struct index_view *v, uint64_t number, uint6
 }
 
 enum err_code file_index_sequence(struct index_view *v, uint64_t number, uint64_t sequence,
-				  uint64_t *ret_position, struct err *err)
+				  uint64_t hidden_below, uint64_t *ret_position, struct err *err)
 {
 	MDB_cursor *cursor;
 	MDB_val key, value;
@@ -213,7 +275,8 @@ enum err_code file_index_sequence(struct index_view *v, uint64_t number, uint64_
 		for (size_t i = 0; i < chunk_count(value) && !done; i++) {
 			uint64_t entry = chunk_entry(value, i);
 			at += entry_takes_sequence(entry);
-			done = entry_takes_sequence(entry) && at >= sequence;
+			done = entry_takes_sequence(entry) && at >= sequence &&
+			       entry_is_given(entry, hidden_below);
 			if (done)
 				*ret_position = entry_position(entry);
 		}

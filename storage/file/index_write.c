@@ -113,6 +113,85 @@ static void chunk_begin(struct chunk *c, uint64_t sequence, uint64_t first)
 	c->first_of_list = false;
 }
 
+static int live_load(MDB_txn *txn, const struct index *index, uint64_t number, struct live_row *ret)
+{
+	uint8_t key[8];
+	put_be64(key, number);
+	MDB_val k = val_of(key, sizeof(key)), v;
+	int r = mdb_get(txn, index->live, &k, &v);
+	*ret = r ? (struct live_row){0} : live_get(v);
+	return r == MDB_NOTFOUND ? 0 : r;
+}
+
+static int live_store(MDB_txn *txn, const struct index *index, uint64_t number, const struct live_row *row)
+{
+	uint8_t key[8], value[LIVE_BYTES];
+	put_be64(key, number);
+	put_le64(value, row->live);
+	put_le64(value + 8, row->hidden_below);
+	return put(txn, index->live, span_of(key, sizeof(key)), span_of(value, sizeof(value)));
+}
+
+/* How many entries of the stream in [from, to) are content. */
+static int count_content(MDB_cursor *cursor, uint64_t number, uint64_t from, uint64_t to, uint64_t *ret)
+{
+	uint8_t start[16];
+	key_put(start, number, 0);
+	MDB_val key = val_of(start, sizeof(start)), value;
+	*ret = 0;
+	int r = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	for (; r == 0 && key_is(key, number) && key_position(key) < to;
+	     r = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+		for (size_t i = 0; i < chunk_count(value); i++) {
+			uint64_t position = entry_position(chunk_entry(value, i));
+			*ret += entry_is_content(chunk_entry(value, i)) && position >= from && position < to;
+		}
+	}
+	return r == MDB_NOTFOUND ? 0 : r;
+}
+
+/* What the table changes of a stream whose records are not all live. `last` is the chunk before it. */
+static int update_live(MDB_txn *txn, const struct index *index, MDB_cursor *cursor, const struct item *item,
+		       const struct chunk *last)
+{
+	const struct recent_list *from = item->list;
+	struct live_row row;
+	uint64_t gone = 0;
+	int r = live_load(txn, index, item->number, &row);
+	if (r || (!row.there && !from->has_acts))
+		return r;
+	if (!row.there)
+		row.live = item->is_new ? 0 : last->base_count + last->n;
+	if (from->hidden_below > row.hidden_below) {
+		if (!item->is_new)
+			r = count_content(cursor, item->number, row.hidden_below, from->hidden_below, &gone);
+		must(gone <= row.live);
+		row.live -= gone;
+		row.hidden_below = from->hidden_below;
+	}
+	row.live += file_recent_list_live(from, row.hidden_below);
+	return r ? r : live_store(txn, index, item->number, &row);
+}
+
+static int write_acts(MDB_txn *txn, const struct index *index, const struct recent *recent)
+{
+	uint8_t key[8], value[ACT_BYTES + LIMIT_STREAM_NAME_BYTES];
+	int r = 0;
+	for (size_t i = 0; i < recent->act_n && !r; i++) {
+		const struct recent_act *it = &recent->acts[i];
+		put_be64(key, it->position);
+		value[0] = (uint8_t)(it->act.erases | it->act.erase_snapshots << 1 | it->act.erase_all << 2);
+		put_le64(value + 1, it->act.hide_below);
+		put_le64(value + 9, it->act.erase_from);
+		put_le64(value + 17, it->act.erase_to);
+		must(it->stream.n <= LIMIT_STREAM_NAME_BYTES);
+		memcpy(value + ACT_BYTES, it->stream.p, it->stream.n);
+		r = put(txn, index->acts, span_of(key, sizeof(key)),
+			span_of(value, ACT_BYTES + it->stream.n));
+	}
+	return r;
+}
+
 static int write_list(MDB_txn *txn, const struct index *index, enum index_list list, MDB_cursor *cursor,
 		      const struct item *item)
 {
@@ -120,9 +199,12 @@ static int write_list(MDB_txn *txn, const struct index *index, enum index_list l
 	const struct recent_list *from = item->list;
 	uint64_t before = from->first_sequence ? from->first_sequence - 1 : 0;
 	struct chunk c = {.first = item->number, .first_of_list = true};
+	size_t gap = 0;
 	int r = 0;
 	if (!item->is_new)
 		r = chunk_load(cursor, item->number, max, &c);
+	if (!r && list == INDEX_STREAM)
+		r = update_live(txn, index, cursor, item, &c);
 	/* Sequences are counted within a chunk: where some are missing (removed by compaction before the
 	 * index was made anew), another chunk begins. */
 	if (!r && list == INDEX_STREAM && from->first_sequence && before != c.sequence) {
@@ -131,7 +213,12 @@ static int write_list(MDB_txn *txn, const struct index *index, enum index_list l
 		c.base_sequence = c.sequence = before;
 	}
 	for (size_t i = 0; i < from->n && !r; i++) {
-		if (c.n == max) {
+		if (gap < from->gap_n && from->gaps[gap].index == i) {
+			r = c.n ? chunk_store(txn, index, list, cursor, item->number, &c) : 0;
+			if (c.n)
+				chunk_begin(&c, 0, entry_position(from->entries[i]));
+			c.base_sequence = c.sequence = from->gaps[gap++].before;
+		} else if (c.n == max) {
 			r = chunk_store(txn, index, list, cursor, item->number, &c);
 			chunk_begin(&c, c.sequence, entry_position(from->entries[i]));
 		}
@@ -187,16 +274,23 @@ static int write_ids(MDB_txn *txn, const struct index *index, const struct recen
 	if (r)
 		return r;
 	uint32_t *order = mem_xalloc(recent->n * sizeof(*order));
+	size_t n = 0;
 	for (size_t i = 0; i < recent->n; i++)
-		order[i] = (uint32_t)i;
-	qsort_r(order, recent->n, sizeof(*order), id_cmp, (void *)(uintptr_t)recent);
+		if (!file_recent_id_is_none(recent->ids[i]))
+			order[n++] = (uint32_t)i;
+	if (n == 0) {
+		mem_free(order);
+		mdb_cursor_close(cursor);
+		return 0;
+	}
+	qsort_r(order, n, sizeof(*order), id_cmp, (void *)(uintptr_t)recent);
 	/* Ids that rise with time go behind the last one, which is cheaper and fills pages. */
 	MDB_val key, value;
 	r = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
 	bool behind = r == MDB_NOTFOUND ||
 		      (r == 0 && span_cmp(val_get(key), span_of(recent->ids[order[0]], RECORD_ID_BYTES)) < 0);
 	r = r == MDB_NOTFOUND ? 0 : r;
-	for (size_t i = 0; i < recent->n && !r; i++) {
+	for (size_t i = 0; i < n && !r; i++) {
 		uint8_t position[8];
 		bool twice = i > 0 && id_cmp(&order[i - 1], &order[i], (void *)(uintptr_t)recent) == 0;
 		put_le64(position, recent->first + order[i]);
@@ -237,6 +331,7 @@ static int write_mark(MDB_txn *txn, const struct index *index, const struct inde
 	memcpy(p + 24, mark->leaf, RECORD_HASH_BYTES);
 	put_le64(p + 24 + RECORD_HASH_BYTES, mark->segment);
 	put_le64(p + 32 + RECORD_HASH_BYTES, mark->frame_offset);
+	put_le32(p + MARK_BYTES - 4, INDEX_FORMAT);
 	return put(txn, index->meta, SPAN("mark"), span_of(p, sizeof(p)));
 }
 
@@ -262,6 +357,8 @@ static int write_all(struct index *index, const struct recent *recent, const str
 				list_count(recent->category_list));
 	if (!r)
 		r = write_ids(txn, index, recent);
+	if (!r)
+		r = write_acts(txn, index, recent);
 	if (!r && segment)
 		r = write_places(txn, index, segment, mark->position + 1, &places);
 	if (!r)
@@ -286,12 +383,12 @@ static bool disk_is_full(const struct index *index)
 	       fs.f_bavail < LEAST_ROOM_BYTES / fs.f_frsize;
 }
 
-enum err_code file_index_write(struct index *index, const struct recent *recent,
-			       const struct index_mark *mark, const struct segment *segment, struct err *err)
+/* Runs a transaction, again with a larger map when there is no room in it. */
+static enum err_code with_room(struct index *index, int (*run)(struct index *index, void *arg), void *arg,
+			       struct err *err)
 {
-	must(recent->n > 0);
-	must(mark->position == recent->first + recent->n - 1);
-	int r = write_all(index, recent, mark, segment);
+	must(pthread_mutex_lock(&index->write_lock) == 0);
+	int r = run(index, arg);
 	while (r == MDB_MAP_FULL && index->map_bytes < SIZE_MAX / 4) {
 		must(pthread_rwlock_wrlock(&index->map_lock) == 0);
 		r = mdb_env_set_mapsize(index->env, 2 * index->map_bytes);
@@ -299,10 +396,154 @@ enum err_code file_index_write(struct index *index, const struct recent *recent,
 		if (r)
 			break;
 		index->map_bytes *= 2;
-		r = write_all(index, recent, mark, segment);
+		r = run(index, arg);
 	}
 	/* LMDB takes a write that was cut short for want of room for a failure of the disk. */
 	if (r == EIO && disk_is_full(index))
 		r = ENOSPC;
+	must(pthread_mutex_unlock(&index->write_lock) == 0);
 	return r ? file_index_fail(err, r, "write") : ERR_OK;
+}
+
+struct write_job {
+	const struct recent *recent;
+	const struct index_mark *mark;
+	const struct segment *segment;
+};
+
+static int run_write(struct index *index, void *arg)
+{
+	const struct write_job *job = arg;
+	return write_all(index, job->recent, job->mark, job->segment);
+}
+
+enum err_code file_index_write(struct index *index, const struct recent *recent,
+			       const struct index_mark *mark, const struct segment *segment, struct err *err)
+{
+	must(recent->n > 0);
+	must(mark->position == recent->first + recent->n - 1);
+	struct write_job job = {recent, mark, segment};
+	return with_room(index, run_write, &job, err);
+}
+
+/* ---- removing ------------------------------------------------------------------------------------------ */
+
+static int removed_cmp(const void *a, const void *b)
+{
+	const struct index_removed *x = a, *y = b;
+	int order = span_cmp(x->stream, y->stream);
+	return order ? order : (x->position > y->position) - (x->position < y->position);
+}
+
+/* Marks those of the stream's records that are in one chunk; *i moves behind them. */
+static int remove_from_chunk(MDB_cursor *cursor, uint64_t number, const struct index_removed *list,
+			     size_t count, size_t *i, struct live_row *row)
+{
+	uint8_t bound[16], bytes[CHUNK_BYTES(STREAM_CHUNK_ENTRIES)];
+	key_put(bound, number, list[*i].position + 1);
+	MDB_val key = val_of(bound, sizeof(bound)), value;
+	int r = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	if (r == 0 || r == MDB_NOTFOUND)
+		r = mdb_cursor_get(cursor, &key, &value, r == 0 ? MDB_PREV : MDB_LAST);
+	if (r)
+		return r;
+	size_t n = chunk_count(value), before = *i;
+	if (!key_is(key, number) || n == 0 || n > STREAM_CHUNK_ENTRIES)
+		return MDB_CORRUPTED;
+	memcpy(bytes, value.mv_data, CHUNK_BYTES(n));
+	for (size_t k = 0; k < n && *i < count; k++) {
+		uint64_t entry = chunk_entry(value, k);
+		if (entry_position(entry) != list[*i].position)
+			continue;
+		row->live -= row->live > 0 && entry_is_content(entry) &&
+			     entry_position(entry) >= row->hidden_below;
+		put_le64(bytes + CHUNK_BYTES(k), entry & ENTRY_REMOVED_MASK);
+		++*i;
+	}
+	if (*i == before)
+		return MDB_CORRUPTED;
+	uint8_t at[16];
+	memcpy(at, key.mv_data, sizeof(at));
+	MDB_val k = val_of(at, sizeof(at)), v = val_of(bytes, CHUNK_BYTES(n));
+	return mdb_cursor_put(cursor, &k, &v, 0);
+}
+
+/* How many entries the stream has: what live begins with. */
+static int count_entries(MDB_cursor *cursor, uint64_t number, uint64_t *ret)
+{
+	struct chunk last;
+	int r = chunk_load(cursor, number, STREAM_CHUNK_ENTRIES, &last);
+	*ret = r ? 0 : last.base_count + last.n;
+	return r;
+}
+
+/* The records of one stream. */
+static int remove_stream(MDB_txn *txn, const struct index *index, MDB_cursor *cursor,
+			 const struct index_removed *list, size_t count)
+{
+	MDB_val key = val_span(name_key(list[0].stream)), value;
+	struct live_row row;
+	int r = mdb_get(txn, index->names[INDEX_STREAM], &key, &value);
+	if (r)
+		return r == MDB_NOTFOUND ? MDB_CORRUPTED : r;
+	if (value.mv_size < 8)
+		return MDB_CORRUPTED;
+	uint64_t number = get_le64(value.mv_data);
+	r = live_load(txn, index, number, &row);
+	if (!r && !row.there)
+		r = count_entries(cursor, number, &row.live);
+	for (size_t i = 0; i < count && !r;)
+		r = remove_from_chunk(cursor, number, list, count, &i, &row);
+	for (size_t i = 0; i < count && !r; i++) {
+		if (list[i].kind != RECORD_SNAPSHOT)
+			continue;
+		uint8_t at[24];
+		key_put(at, number, list[i].sequence);
+		put_be64(at + 16, list[i].position);
+		MDB_val k = val_of(at, sizeof(at));
+		r = mdb_del(txn, index->snapshots, &k, NULL);
+		r = r == MDB_NOTFOUND ? 0 : r;
+	}
+	return r ? r : live_store(txn, index, number, &row);
+}
+
+struct remove_job {
+	struct index_removed *list;
+	size_t count;
+};
+
+static int run_remove(struct index *index, void *arg)
+{
+	const struct remove_job *job = arg;
+	MDB_txn *txn;
+	MDB_cursor *cursor;
+	int r = mdb_txn_begin(index->env, NULL, 0, &txn);
+	if (r)
+		return r;
+	r = mdb_cursor_open(txn, index->chunks[INDEX_STREAM], &cursor);
+	if (r) {
+		mdb_txn_abort(txn);
+		return r;
+	}
+	for (size_t i = 0, n; i < job->count && !r; i += n) {
+		n = 1;
+		while (i + n < job->count && span_eq(job->list[i].stream, job->list[i + n].stream))
+			n++;
+		r = remove_stream(txn, index, cursor, job->list + i, n);
+	}
+	mdb_cursor_close(cursor);
+	if (r) {
+		mdb_txn_abort(txn);
+		return r;
+	}
+	return mdb_txn_commit(txn);
+}
+
+enum err_code file_index_remove(struct index *index, struct index_removed *list, size_t count,
+				struct err *err)
+{
+	must(count > 0);
+	qsort(list, count, sizeof(*list), removed_cmp);
+	struct remove_job job = {list, count};
+	return with_room(index, run_remove, &job, err);
 }

@@ -14,6 +14,8 @@
 
 /* A table may grow to this many times its size before appends wait for the one being moved. */
 #define TABLE_GROWTH 4
+/* How long compaction waits for the index to have what it removes. */
+#define INDEX_WAIT_S 30
 
 static bool table_is_due(const struct file_store *s, const struct recent *table, size_t times)
 {
@@ -157,6 +159,36 @@ static bool still_moving(struct file_store *s)
 	bool moving = s->moving != NULL;
 	must(pthread_rwlock_unlock(&s->lock) == 0);
 	return moving;
+}
+
+static uint64_t indexed_below(struct file_store *s)
+{
+	must(pthread_rwlock_rdlock(&s->lock) == 0);
+	uint64_t below = s->moving ? s->moving->first : s->filling->first;
+	must(pthread_rwlock_unlock(&s->lock) == 0);
+	return below;
+}
+
+enum err_code file_indexer_wait(struct file_store *s, uint64_t below, struct err *err)
+{
+	struct timespec until;
+	if (indexed_below(s) >= below)
+		return ERR_OK;
+	if (!s->indexer_runs)
+		return file_index_now(&s->base, err);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += INDEX_WAIT_S;
+	bool in_time = true;
+	must(pthread_mutex_lock(&s->indexer_lock) == 0);
+	while (in_time && !s->indexer_stop && indexed_below(s) < below) {
+		s->indexer_asked = true;
+		must(pthread_cond_signal(&s->indexer_wake) == 0);
+		in_time = pthread_cond_timedwait(&s->indexer_done, &s->indexer_lock, &until) == 0;
+	}
+	must(pthread_mutex_unlock(&s->indexer_lock) == 0);
+	if (indexed_below(s) >= below)
+		return ERR_OK;
+	return err_set(err, ERR_UNAVAILABLE, "the index of %s lags behind its log: try again", s->dir);
 }
 
 enum err_code file_indexer_keep_up(struct file_store *s, struct err *err)

@@ -41,10 +41,60 @@ static bool page_is_full(const struct query *query, size_t bytes)
 	       query->out->n - query->begun_at + bytes > q->max_bytes;
 }
 
-/* Appends a record, or ends the page in front of it. */
+/* Counts what was looked at and is not wanted; is it enough? */
+static bool scan_is_over(struct query *query, size_t bytes)
+{
+	query->page.scanned_bytes += bytes;
+	return query->q->max_scan_bytes && query->page.scanned_bytes >= query->q->max_scan_bytes;
+}
+
+/* Appends an erased record, with its body's hash, or ends the page in front of it. */
+static enum err_code put_erased(struct query *query, const struct window_record *record, bool *ret_full,
+				struct err *err)
+{
+	struct record_view view;
+	struct span run, entry;
+	struct buf stored;
+	size_t before = query->out->n;
+	buf_init(&stored, LIMIT_RECORD_BYTES);
+	enum err_code code = file_window_copy(&query->reader->window, record, &stored, err);
+	run = buf_span(&stored);
+	if (!code)
+		code = record_next(&run, &entry, NULL, err);
+	if (!code)
+		code = record_decode_trusted(entry, &view, err);
+	if (!code && record_put_erased(query->out, &view))
+		code = err_set(err, ERR_LIMIT, "no room for a record in a page");
+	buf_release(&stored);
+	if (code)
+		return code;
+	size_t bytes = query->out->n - before;
+	query->out->n = before;
+	*ret_full = page_is_full(query, bytes);
+	if (*ret_full) {
+		query->page.next = record->position;
+		return ERR_OK;
+	}
+	query->out->n += bytes;
+	query->page.records++;
+	return ERR_OK;
+}
+
+/* Appends a record, or ends the page in front of it; one that is hidden or removed is passed over. */
 static enum err_code put(struct query *query, const struct window_record *record, bool *ret_full,
 			 struct err *err)
 {
+	*ret_full = false;
+	if (!query->q->raw) {
+		enum mark mark = marks_look(query->reader->store->marks, record->entry);
+		if (mark == MARK_HIDDEN || record_is_removed(record->entry)) {
+			bool all = query->q->source == STORAGE_ALL;
+			scan_is_over(query, all ? record->bytes : STORAGE_ENTRY_BYTES);
+			return ERR_OK;
+		}
+		if (mark == MARK_ERASED)
+			return put_erased(query, record, ret_full, err);
+	}
 	*ret_full = page_is_full(query, record->bytes);
 	if (*ret_full) {
 		query->page.next = record->position;
@@ -62,6 +112,8 @@ static bool all_wants(const struct storage_query *q, struct span entry)
 {
 	uint32_t kind;
 	struct span stream;
+	if (record_is_removed(entry))
+		return q->raw;
 	if (q->include_system && q->kinds == 0)
 		return true;
 	if (!record_peek(entry, &kind, &stream))
@@ -69,13 +121,6 @@ static bool all_wants(const struct storage_query *q, struct span entry)
 	if (!q->include_system && record_stream_is_system(stream))
 		return false;
 	return q->kinds == 0 || (kind < 32 && (q->kinds >> kind & 1));
-}
-
-/* Counts what was looked at and is not wanted; is it enough? */
-static bool scan_is_over(struct query *query, size_t bytes)
-{
-	query->page.scanned_bytes += bytes;
-	return query->q->max_scan_bytes && query->page.scanned_bytes >= query->q->max_scan_bytes;
 }
 
 static enum err_code read_all_forward(struct query *query, struct err *err)
@@ -92,7 +137,8 @@ static enum err_code read_all_forward(struct query *query, struct err *err)
 		if (!code && all_wants(query->q, record.entry))
 			code = put(query, &record, &full, err);
 		else if (!code)
-			over = scan_is_over(query, record.bytes);
+			scan_is_over(query, record.bytes);
+		over = scan_is_over(query, 0);
 	}
 	query->page.end = !full && (!over || position >= query->below);
 	if (!full)
@@ -269,12 +315,13 @@ static enum err_code position_of(struct file_reader *r, struct span stream, uint
 				 bool *ret_found, uint64_t *ret_position, struct err *err)
 {
 	struct file_store *s = r->store;
+	uint64_t hidden_below = marks_hidden_below(s->marks, stream);
 	bool found = false;
 	must(pthread_rwlock_rdlock(&s->lock) == 0);
 	const struct recent *tables[2] = {s->moving, s->filling};
 	for (size_t i = 0; i < ARRAY_LEN(tables) && !found; i++) {
 		const struct recent_list *list = tables[i] ? file_recent_stream(tables[i], stream) : NULL;
-		found = list && file_recent_list_sequence(list, sequence, ret_position);
+		found = list && file_recent_list_sequence(list, sequence, hidden_below, ret_position);
 	}
 	must(pthread_rwlock_unlock(&s->lock) == 0);
 	enum err_code code = ERR_OK;
@@ -285,7 +332,8 @@ static enum err_code position_of(struct file_reader *r, struct span stream, uint
 			return code;
 		code = file_index_number(r->view, INDEX_STREAM, stream, &number, err);
 		if (!code)
-			code = file_index_sequence(r->view, number, sequence, ret_position, err);
+			code = file_index_sequence(r->view, number, sequence, hidden_below, ret_position,
+						   err);
 		file_index_view_end(r->view);
 		found = found || code == ERR_OK;
 		if (code == ERR_NOT_FOUND)
@@ -321,26 +369,31 @@ static enum err_code begin_at(struct query *query, uint64_t *ret_from, bool *ret
 }
 
 /* One planned record, or, passed over by what the index says of it, nothing. */
-static enum err_code read_entry(struct query *query, uint64_t entry, bool *ret_full, bool *ret_over,
-				struct err *err)
+static enum err_code read_entry(struct query *query, uint64_t entry, uint64_t hidden_below, bool *ret_full,
+				bool *ret_over, struct err *err)
 {
 	struct window *w = &query->reader->window;
 	struct window_record record;
-	if (!entry_wanted(entry, query->q->kinds)) {
+	if (!entry_wanted(entry, query->q->kinds) || !entry_is_given(entry, hidden_below)) {
 		*ret_over = scan_is_over(query, STORAGE_ENTRY_BYTES);
 		return ERR_OK;
 	}
 	enum err_code code = file_window_seek(w, entry_position(entry), err);
 	if (!code)
 		code = file_window_next_head(w, &record, err);
-	return code ? code : put(query, &record, ret_full, err);
+	if (!code)
+		code = put(query, &record, ret_full, err);
+	*ret_over = scan_is_over(query, 0);
+	return code;
 }
 
 static enum err_code read_list(struct query *query, struct err *err)
 {
 	struct plan plan;
-	uint64_t from;
+	uint64_t from, hidden_below = 0;
 	bool none, full = false, over = false, backward = query->q->backward;
+	if (query->q->source == STORAGE_STREAM)
+		hidden_below = marks_hidden_below(query->reader->store->marks, query->q->name);
 	enum err_code code = begin_at(query, &from, &none, err);
 	uint64_t begun = none ? 0 : from;
 	bool more = !none;
@@ -348,7 +401,7 @@ static enum err_code read_list(struct query *query, struct err *err)
 		size_t i = 0;
 		code = make_plan(query, from, &plan, err);
 		for (; i < plan.n && !code && !full && !over; i++)
-			code = read_entry(query, plan.entries[i], &full, &over, err);
+			code = read_entry(query, plan.entries[i], hidden_below, &full, &over, err);
 		if (code || full)
 			break;
 		more = i < plan.n || !plan.end;
@@ -409,17 +462,16 @@ static void best_in_table(const struct recent *table, struct span stream, uint64
 	}
 }
 
-enum err_code file_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
-			    uint64_t below_position, struct buf *out, struct err *err)
+/* The newest below the position, given or not. */
+static enum err_code find_snapshot(struct file_reader *reader, struct span stream, uint64_t at_sequence,
+				   uint64_t below, struct recent_snapshot *ret, struct err *err)
 {
-	struct file_reader *reader = (struct file_reader *)r;
-	must(reader->magic == FILE_READER_MAGIC);
 	struct file_store *s = reader->store;
 	struct recent_snapshot best = {0}, old;
 	bool found = false;
 	must(pthread_rwlock_rdlock(&s->lock) == 0);
-	best_in_table(s->moving, stream, at_sequence, below_position, &found, &best);
-	best_in_table(s->filling, stream, at_sequence, below_position, &found, &best);
+	best_in_table(s->moving, stream, at_sequence, below, &found, &best);
+	best_in_table(s->filling, stream, at_sequence, below, &found, &best);
 	must(pthread_rwlock_unlock(&s->lock) == 0);
 	if (reader->view) {
 		uint64_t number;
@@ -428,8 +480,7 @@ enum err_code file_snapshot(struct storage_reader *r, struct span stream, uint64
 			return code;
 		code = file_index_number(reader->view, INDEX_STREAM, stream, &number, err);
 		if (!code)
-			code = file_index_snapshot(reader->view, number, at_sequence, below_position, &old,
-						   err);
+			code = file_index_snapshot(reader->view, number, at_sequence, below, &old, err);
 		file_index_view_end(reader->view);
 		if (code && code != ERR_NOT_FOUND)
 			return code;
@@ -438,13 +489,35 @@ enum err_code file_snapshot(struct storage_reader *r, struct span stream, uint64
 			best = old;
 		found = found || !code;
 	}
-	if (!found)
-		return ERR_NOT_FOUND;
+	*ret = best;
+	return found ? ERR_OK : ERR_NOT_FOUND;
+}
+
+enum err_code file_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
+			    uint64_t below_position, struct buf *out, struct err *err)
+{
+	struct file_reader *reader = (struct file_reader *)r;
+	must(reader->magic == FILE_READER_MAGIC);
+	struct recent_snapshot best;
 	struct window_record record;
-	enum err_code code = file_window_seek(&reader->window, best.position, err);
-	if (!code)
-		code = file_window_next_head(&reader->window, &record, err);
-	if (!code && buf_reserve(out, record.bytes))
+	struct window *w = &reader->window;
+	enum err_code code;
+	for (;;) {
+		code = find_snapshot(reader, stream, at_sequence, below_position, &best, err);
+		if (!code && best.position < marks_hidden_below(reader->store->marks, stream))
+			return ERR_NOT_FOUND; /* and so are all before it */
+		if (!code)
+			code = file_window_seek(w, best.position, err);
+		if (!code)
+			code = file_window_next_head(w, &record, err);
+		if (code)
+			return code;
+		if (record_has_body(record.entry) &&
+		    marks_look(reader->store->marks, record.entry) == MARK_NONE)
+			break;
+		below_position = best.position; /* one that is withheld: an older one will do */
+	}
+	if (buf_reserve(out, record.bytes))
 		code = err_set(err, ERR_LIMIT, "no room for a snapshot of %zu bytes", record.bytes);
-	return code ? code : file_window_copy(&reader->window, &record, out, err);
+	return code ? code : file_window_copy(w, &record, out, err);
 }

@@ -27,6 +27,7 @@ static void lists_free(struct recent_list *list)
 		struct recent_list *next = list->next;
 		mem_free(list->entries);
 		mem_free(list->snapshots);
+		mem_free(list->gaps);
 		mem_free((void *)(uintptr_t)list->name.p);
 		mem_free(list);
 		list = next;
@@ -41,9 +42,16 @@ void file_recent_free(struct recent *r)
 	lists_free(r->category_list);
 	map_release(&r->streams);
 	map_release(&r->categories);
+	mem_free(r->acts);
 	mem_free(r->ids);
 	mem_free(r->slots);
 	mem_free(r);
+}
+
+bool file_recent_id_is_none(const uint8_t id[RECORD_ID_BYTES])
+{
+	static const uint8_t none[RECORD_ID_BYTES];
+	return memcmp(id, none, sizeof(none)) == 0;
 }
 
 static size_t slot_of(const struct recent *r, const uint8_t *id)
@@ -59,20 +67,26 @@ static void slot_put(struct recent *r, size_t index)
 	r->slots[at] = (uint32_t)index + 1;
 }
 
-static void id_add(struct recent *r, const uint8_t *id)
+static void id_room(struct recent *r)
 {
 	must(r->n < UINT32_MAX);
-	if (r->n == r->id_cap) {
-		r->id_cap = r->id_cap ? 2 * r->id_cap : FIRST_SLOTS / 2;
-		r->ids = mem_xrealloc(r->ids, r->id_cap * sizeof(*r->ids));
-	}
+	if (r->n < r->id_cap)
+		return;
+	r->id_cap = r->id_cap ? 2 * r->id_cap : FIRST_SLOTS / 2;
+	r->ids = mem_xrealloc(r->ids, r->id_cap * sizeof(*r->ids));
+}
+
+static void id_add(struct recent *r, const uint8_t *id)
+{
+	id_room(r);
 	memcpy(r->ids[r->n], id, RECORD_ID_BYTES);
 	if (2 * (r->n + 1) > r->slot_cap) {
 		mem_free(r->slots);
 		r->slot_cap = r->slot_cap ? 2 * r->slot_cap : FIRST_SLOTS;
 		r->slots = mem_xalloc(r->slot_cap * sizeof(*r->slots));
 		for (size_t i = 0; i < r->n; i++)
-			slot_put(r, i);
+			if (!file_recent_id_is_none(r->ids[i]))
+				slot_put(r, i);
 	}
 	slot_put(r, r->n);
 }
@@ -109,7 +123,36 @@ static void list_add_snapshot(struct recent_list *list, uint64_t sequence, uint6
 	list->snapshots[list->snapshot_n++] = (struct recent_snapshot){sequence, position};
 }
 
-void file_recent_add(struct recent *r, const struct storage_record *record)
+static void list_add_gap(struct recent_list *list, uint64_t before)
+{
+	if (list->gap_n == list->gap_cap) {
+		list->gap_cap = list->gap_cap ? 2 * list->gap_cap : 2;
+		list->gaps = mem_xrealloc(list->gaps, list->gap_cap * sizeof(*list->gaps));
+	}
+	list->gaps[list->gap_n++] = (struct recent_gap){list->n - 1, before};
+}
+
+static void add_act(struct recent *r, struct recent_list *stream, uint64_t position,
+		    const struct record_act *act)
+{
+	if (r->act_n == r->act_cap) {
+		r->act_cap = r->act_cap ? 2 * r->act_cap : 2;
+		r->acts = mem_xrealloc(r->acts, r->act_cap * sizeof(*r->acts));
+	}
+	r->acts[r->act_n++] = (struct recent_act){stream->name, position, *act};
+	if (act->hide_below > stream->hidden_below)
+		stream->hidden_below = act->hide_below;
+}
+
+void file_recent_add_removed(struct recent *r, size_t bytes)
+{
+	id_room(r);
+	memset(r->ids[r->n], 0, RECORD_ID_BYTES);
+	r->log_bytes += bytes;
+	r->n++;
+}
+
+void file_recent_add(struct recent *r, const struct storage_record *record, const struct record_act *act)
 {
 	must(record->position == r->first + r->n);
 	uint64_t entry = entry_of(record->position, record->kind);
@@ -118,10 +161,18 @@ void file_recent_add(struct recent *r, const struct storage_record *record)
 	if (entry_takes_sequence(entry)) {
 		if (stream->first_sequence == 0)
 			stream->first_sequence = record->sequence;
+		else if (record->sequence != stream->sequence + 1)
+			list_add_gap(stream, record->sequence - 1);
 		stream->sequence = record->sequence;
 	}
 	if (record->kind == RECORD_SNAPSHOT)
 		list_add_snapshot(stream, record->sequence, record->position);
+	if (entry_is_content(entry))
+		stream->content++;
+	else
+		stream->has_acts = true;
+	if (act)
+		add_act(r, stream, record->position, act);
 	list_add(list_get(&r->categories, &r->category_list, record_category(record->stream)), entry);
 	id_add(r, record->id);
 	r->log_bytes += record->bytes.n;
@@ -166,23 +217,47 @@ size_t file_recent_list_find(const struct recent_list *list, uint64_t position)
 	return low;
 }
 
-bool file_recent_list_sequence(const struct recent_list *list, uint64_t sequence, uint64_t *ret_position)
+/* With gaps, acts or hidden records: one by one. */
+static bool search_sequence(const struct recent_list *list, uint64_t sequence, uint64_t hidden_below,
+			    uint64_t *ret_position)
 {
-	if (list->first_sequence == 0 || sequence > list->sequence)
-		return false;
-	/* Of the entries, each that took a sequence took the next one. */
-	uint64_t skip = sequence > list->first_sequence ? sequence - list->first_sequence : 0;
-	if (list->sequence - list->first_sequence + 1 == list->n) {
-		*ret_position = entry_position(list->entries[skip]);
-		return true;
-	}
+	uint64_t at = list->first_sequence - 1;
+	size_t gap = 0;
 	for (size_t i = 0; i < list->n; i++) {
-		if (!entry_takes_sequence(list->entries[i]))
+		uint64_t entry = list->entries[i];
+		if (!entry_takes_sequence(entry))
 			continue;
-		if (skip-- == 0) {
-			*ret_position = entry_position(list->entries[i]);
+		if (gap < list->gap_n && list->gaps[gap].index == i)
+			at = list->gaps[gap++].before;
+		at++;
+		if (at >= sequence && entry_is_given(entry, hidden_below)) {
+			*ret_position = entry_position(entry);
 			return true;
 		}
 	}
 	return false;
+}
+
+bool file_recent_list_sequence(const struct recent_list *list, uint64_t sequence, uint64_t hidden_below,
+			       uint64_t *ret_position)
+{
+	if (list->first_sequence == 0 || sequence > list->sequence)
+		return false;
+	bool dense = list->sequence - list->first_sequence + 1 == list->n;
+	if (!dense || list->gap_n || list->has_acts || entry_position(list->entries[0]) < hidden_below)
+		return search_sequence(list, sequence, hidden_below, ret_position);
+	/* Each entry took the next sequence. */
+	uint64_t skip = sequence > list->first_sequence ? sequence - list->first_sequence : 0;
+	*ret_position = entry_position(list->entries[skip]);
+	return true;
+}
+
+size_t file_recent_list_live(const struct recent_list *list, uint64_t hidden_below)
+{
+	if (list->n == 0 || entry_position(list->entries[0]) >= hidden_below)
+		return list->content;
+	size_t live = 0;
+	for (size_t i = file_recent_list_find(list, hidden_below); i < list->n; i++)
+		live += entry_is_content(list->entries[i]);
+	return live;
 }

@@ -33,14 +33,34 @@ static inline bool entry_takes_sequence(uint64_t entry)
 {
 	return entry & ENTRY_SEQUENCE_BIT;
 }
+/* Of an entry whose record has been removed only position and sequence bit are left. */
+#define ENTRY_REMOVED_MASK (~(uint64_t)ENTRY_KIND_MASK)
+static inline bool entry_is_content(uint64_t entry)
+{
+	uint32_t kind = (uint32_t)entry & ENTRY_KIND_MASK;
+	return kind && record_kind_is_content(kind);
+}
+/* Is the record given to readers, when content below the position is hidden? */
+static inline bool entry_is_given(uint64_t entry, uint64_t hidden_below)
+{
+	return (entry & ENTRY_KIND_MASK) && (!entry_is_content(entry) || entry_position(entry) >= hidden_below);
+}
 static inline bool entry_wanted(uint64_t entry, uint32_t kinds)
 {
 	uint32_t kind = (uint32_t)entry & ENTRY_KIND_MASK;
+	if (kind == 0)
+		return false;
 	return kinds == 0 || (kind < 32 && (kinds >> kind & 1));
 }
 
 struct recent_snapshot {
 	uint64_t sequence, position;
+};
+
+/* An entry whose sequence does not follow the one before: compaction has removed what was between. */
+struct recent_gap {
+	size_t index;
+	uint64_t before; /* its sequence less one */
 };
 
 /* The records of one stream, or of one category, that are in the table. */
@@ -53,6 +73,17 @@ struct recent_list {
 	uint64_t first_sequence, sequence; /* of the first and last that took one; 0 if none did */
 	struct recent_snapshot *snapshots;
 	size_t snapshot_n, snapshot_cap;
+	struct recent_gap *gaps;
+	size_t gap_n, gap_cap;
+	size_t content;	       /* entries that are */
+	uint64_t hidden_below; /* by an act that is in the table; 0: none */
+	bool has_acts;
+};
+
+struct recent_act {
+	struct span stream; /* of the list */
+	uint64_t position;
+	struct record_act act;
 };
 
 struct recent {
@@ -71,21 +102,30 @@ struct recent {
 
 	struct map streams, categories;
 	struct recent_list *stream_list, *category_list;
+	struct recent_act *acts;
+	size_t act_n, act_cap;
 };
 
 struct recent *file_recent_new(uint64_t first);
 void file_recent_free(struct recent *r); /* NULL is fine */
 
-/* The record at position first + n. */
-void file_recent_add(struct recent *r, const struct storage_record *record);
+/* The record at position first + n; act: what it does to its stream, or NULL. */
+void file_recent_add(struct recent *r, const struct storage_record *record, const struct record_act *act);
+/* The same, of a record that has been removed. */
+void file_recent_add_removed(struct recent *r, size_t bytes);
 
 const struct recent_list *file_recent_stream(const struct recent *r, struct span name);
 const struct recent_list *file_recent_category(const struct recent *r, struct span name);
 /* False when it is not there. */
 bool file_recent_id(const struct recent *r, const uint8_t id[RECORD_ID_BYTES], uint64_t *ret_position);
+/* Stands for the id of a record that has been removed. */
+bool file_recent_id_is_none(const uint8_t id[RECORD_ID_BYTES]);
 /* Index of the first entry at or after the position, or n. */
 size_t file_recent_list_find(const struct recent_list *list, uint64_t position);
-/* Position of the first record that took the sequence or a later one; false if there is none. */
-bool file_recent_list_sequence(const struct recent_list *list, uint64_t sequence, uint64_t *ret_position);
+/* Position of the first record given that took the sequence or a later one; false if there is none. */
+bool file_recent_list_sequence(const struct recent_list *list, uint64_t sequence, uint64_t hidden_below,
+			       uint64_t *ret_position);
+/* How many of the entries are content that is not hidden. */
+size_t file_recent_list_live(const struct recent_list *list, uint64_t hidden_below);
 
 #endif

@@ -229,11 +229,32 @@ static struct segment *marked_segment(struct recovery *r, uint64_t *ret_size)
 			return NULL;
 		*ret_size = (uint64_t)size;
 	}
-	if (segment->number == r->mark.segment && r->mark.frame_offset < *ret_size)
+	if (segment->number == r->mark.segment && (segment != s->last || r->mark.frame_offset < *ret_size))
 		return segment;
 	if (segment != s->last)
 		file_segment_put(&s->segments, segment);
 	return NULL;
+}
+
+/* The frame whose last record the mark names. In a segment that has been written anew by compaction it is
+ * elsewhere than the mark says. */
+static bool mark_frame(struct recovery *r, struct segment *segment, uint64_t size, struct scan_frame *ret)
+{
+	uint64_t next = r->mark.position + 1;
+	file_scan_begin(&r->scan, segment, size, r->mark.frame_offset, 0);
+	if (r->mark.frame_offset < size && file_scan_peek(&r->scan, ret) && ret->header.kind == FRAME_COMMIT &&
+	    ret->header.first + ret->header.count == next)
+		return true;
+	if (segment == r->s->last)
+		return false;
+	file_scan_begin(&r->scan, segment, size, SEGMENT_HEADER_BYTES, segment->first);
+	while (file_scan_next(&r->scan, ret, NULL) == ERR_OK) {
+		if (ret->header.kind == FRAME_COMMIT && ret->header.first + ret->header.count == next) {
+			r->mark.frame_offset = ret->offset;
+			return true;
+		}
+	}
+	return false;
 }
 
 /* Is the mark's record, exactly, the last one of the frame it names? */
@@ -248,9 +269,7 @@ static bool mark_is_in_log(struct recovery *r, uint64_t *ret_frame_first)
 	struct segment *segment = marked_segment(r, &size);
 	if (!segment)
 		return false;
-	file_scan_begin(&r->scan, segment, size, r->mark.frame_offset, 0);
-	bool same = file_scan_peek(&r->scan, &frame) && frame.header.kind == FRAME_COMMIT &&
-		    frame.header.first + frame.header.count == r->mark.position + 1;
+	bool same = mark_frame(r, segment, size, &frame);
 	if (same) {
 		struct span records = frame.records, entry;
 		while (record_next(&records, &entry, NULL, NULL) == ERR_OK)
@@ -284,6 +303,11 @@ static enum err_code take_frame(struct recovery *r, const struct scan_frame *fra
 			return file_segment_corrupt(&s->segments, r->scan.segment, offset, why.text, err);
 		if (r->scan.segment == s->last)
 			file_segment_note(s->last, view.position, offset);
+		if (view.content == RECORD_LEAF_HASH) {
+			if (view.position >= s->filling->first)
+				file_recent_add_removed(s->filling, whole.n);
+			continue;
+		}
 		s->last_commit = view.commit_time;
 		if (view.position < s->filling->first)
 			continue;
@@ -295,7 +319,11 @@ static enum err_code take_frame(struct recovery *r, const struct scan_frame *fra
 						.id = view.id.p,
 						.commit_time = view.commit_time,
 						.last_of_append = view.last_of_append};
-		file_recent_add(s->filling, &record);
+		struct record_act act;
+		bool acts = record_act_get(&view, &act);
+		if (acts)
+			marks_apply(s->marks, view.stream, view.position, &act);
+		file_recent_add(s->filling, &record, acts ? &act : NULL);
 	}
 	s->filling->frame_segment = r->scan.segment->number;
 	s->filling->frame_offset = frame->offset;
@@ -502,6 +530,11 @@ static enum err_code check_before_remake(struct recovery *r, uint64_t size, stru
 	return ERR_OK;
 }
 
+static void mark_act(struct span stream, uint64_t position, const struct record_act *act, void *arg)
+{
+	marks_apply(arg, stream, position, act);
+}
+
 /* Where to begin: at the mark's frame, or at the log's first. */
 static enum err_code begin(struct recovery *r, uint64_t size, size_t *ret_segment, uint64_t *ret_offset,
 			   uint64_t *ret_position, struct err *err)
@@ -525,13 +558,15 @@ static enum err_code begin(struct recovery *r, uint64_t size, size_t *ret_segmen
 		code = remake_index(s, "it is empty", err);
 	}
 	s->filling = file_recent_new(first);
-	if (!code && use && *ret_segment + 1 == s->segments.count) {
-		code = file_index_view_begin(s->view, err);
-		if (!code) {
-			code = file_index_places(s->view, s->last, err);
-			file_index_view_end(s->view);
-		}
-	}
+	if (code || !use)
+		return code;
+	code = file_index_view_begin(s->view, err);
+	if (code)
+		return code;
+	code = file_index_acts(s->view, mark_act, s->marks, err);
+	if (!code && *ret_segment + 1 == s->segments.count)
+		code = file_index_places(s->view, s->last, err);
+	file_index_view_end(s->view);
 	return code;
 }
 

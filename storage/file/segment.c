@@ -254,12 +254,11 @@ static enum err_code segment_open(struct segments *s, size_t i, struct err *err)
 	return code;
 }
 
-enum err_code file_segment_get(struct segments *s, uint64_t position, struct segment **ret, struct err *err)
+/* Index of the one that has the position; under the lock. */
+static size_t segment_find(const struct segments *s, uint64_t position)
 {
-	enum err_code code = ERR_OK;
-	must(pthread_mutex_lock(&s->lock) == 0);
-	must(s->count > 0);
 	size_t low = 0, high = s->count; /* items[low].first <= position */
+	must(s->count > 0);
 	while (high - low > 1) {
 		size_t middle = low + (high - low) / 2;
 		if (s->items[middle]->first <= position)
@@ -267,8 +266,42 @@ enum err_code file_segment_get(struct segments *s, uint64_t position, struct seg
 		else
 			high = middle;
 	}
+	must(s->items[low]->first <= position);
+	return low;
+}
+
+void file_segment_bounds(struct segments *s, uint64_t position, uint64_t *ret_first, uint64_t *ret_end)
+{
+	must(pthread_mutex_lock(&s->lock) == 0);
+	size_t i = segment_find(s, position);
+	*ret_first = s->items[i]->first;
+	*ret_end = i + 1 < s->count ? s->items[i + 1]->first : UINT64_MAX;
+	must(pthread_mutex_unlock(&s->lock) == 0);
+}
+
+void file_segment_replace(struct segments *s, struct segment *old)
+{
+	struct segment *segment = mem_xalloc(sizeof(*segment));
+	segment->number = old->number;
+	segment->first = old->first;
+	segment->fd = -1;
+	atomic_store(&segment->end, SEGMENT_HEADER_BYTES);
+	must(pthread_mutex_lock(&s->lock) == 0);
+	size_t i = segment_find(s, old->first);
+	must(s->items[i] == old);
+	must(old->refs > 0);
+	must(i + 1 < s->count);
+	s->items[i] = segment;
+	atomic_store(&old->retired, true);
+	must(pthread_mutex_unlock(&s->lock) == 0);
+}
+
+enum err_code file_segment_get(struct segments *s, uint64_t position, struct segment **ret, struct err *err)
+{
+	enum err_code code = ERR_OK;
+	must(pthread_mutex_lock(&s->lock) == 0);
+	size_t low = segment_find(s, position);
 	struct segment *segment = s->items[low];
-	must(segment->first <= position);
 	if (segment->fd < 0)
 		code = segment_open(s, low, err);
 	if (!code) {
@@ -287,7 +320,10 @@ void file_segment_put(struct segments *s, struct segment *segment)
 		return;
 	must(pthread_mutex_lock(&s->lock) == 0);
 	must(segment->refs > 0);
-	segment->refs--;
+	if (--segment->refs == 0 && atomic_load(&segment->retired)) {
+		segment_close(s, segment);
+		mem_free(segment);
+	}
 	must(pthread_mutex_unlock(&s->lock) == 0);
 }
 

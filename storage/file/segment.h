@@ -22,6 +22,8 @@ struct segment {
 	_Atomic uint32_t place_count;
 	uint32_t place_cap;
 	int fd; /* -1: not open */
+	/* Compaction has put another in its place: who holds it may read on in it, and then lets go. */
+	atomic_bool retired;
 
 	/* Under the list's lock. */
 	unsigned refs;
@@ -54,6 +56,12 @@ struct segment *file_segments_last(struct segments *s); /* NULL if there is none
 /* The segment that has the position, which is below the head. */
 enum err_code file_segment_get(struct segments *s, uint64_t position, struct segment **ret, struct err *err);
 void file_segment_put(struct segments *s, struct segment *segment); /* NULL is fine */
+
+/* Where the position's segment begins and the next one does (UINT64_MAX: it is the last). */
+void file_segment_bounds(struct segments *s, uint64_t position, uint64_t *ret_first, uint64_t *ret_end);
+/* The file of a sealed segment, which the caller holds, has been replaced: whoever gets it from now on opens the
+ * new one. */
+void file_segment_replace(struct segments *s, struct segment *old);
 
 char *file_segment_path(const struct segments *s, const struct segment *segment); /* for mem_free() */
 /* ERR_CORRUPT: "PATH: byte OFFSET: what; what to do". */

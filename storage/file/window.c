@@ -118,7 +118,8 @@ static enum err_code window_enter(struct window *w, uint64_t position, struct er
  * position in a later segment the last place here says nothing, so the end must not be reached.) */
 static bool window_is_near(const struct window *w, uint64_t position)
 {
-	if (!w->segment || position < w->position || position < w->segment->first)
+	if (!w->segment || position < w->position || position < w->segment->first ||
+	    atomic_load_explicit(&w->segment->retired, memory_order_relaxed))
 		return false;
 	if (position == w->position)
 		return true;

@@ -176,7 +176,8 @@ static enum storage_outcome make_room(struct file_store *s, size_t frame_bytes, 
 {
 	bool empty = s->last_end == SEGMENT_HEADER_BYTES;
 	if (!s->last_sealed) {
-		if (empty || s->last_end + frame_bytes <= s->options.segment_bytes)
+		bool asked = atomic_exchange(&s->close_segment, false);
+		if (empty || (s->last_end + frame_bytes <= s->options.segment_bytes && !asked))
 			return STORAGE_OK;
 		enum storage_outcome outcome = seal(s, err);
 		if (outcome)
@@ -221,8 +222,13 @@ static void publish(struct file_store *s, uint64_t frame_at, const struct storag
 	must(offset == s->last_end);
 	atomic_store_explicit(&s->last->end, offset, memory_order_release);
 	must(pthread_rwlock_wrlock(&s->lock) == 0);
-	for (size_t i = 0; i < count; i++)
-		file_recent_add(s->filling, &records[i]);
+	for (size_t i = 0; i < count; i++) {
+		struct record_act act;
+		bool acts = file_act_of(&records[i], &act);
+		if (acts)
+			marks_apply(s->marks, records[i].stream, records[i].position, &act);
+		file_recent_add(s->filling, &records[i], acts ? &act : NULL);
+	}
 	s->filling->frame_segment = s->last->number;
 	s->filling->frame_offset = frame_at;
 	s->last_commit = records[count - 1].commit_time;

@@ -1,81 +1,14 @@
 /* The memory backend: the log in memory, gone with the process. For tests, for development, and as the
  * plainest statement of the contract.
  *
- * One read-write lock. Batches, streams and categories are only ever added to, so a record's bytes stay
- * where they are until the store is closed. Lists of positions ascend, and every read is a binary
- * search followed by a walk. */
+ * One read-write lock. Streams and categories are only ever added to, and so are the lists of positions, which
+ * ascend: every read is a binary search followed by a walk, which passes over what is withheld or removed. */
 #include <config.h>
 
 #include "storage/memory/memory.h"
 
-#include <pthread.h>
-#include <stdlib.h>
-
-#include "base/map.h"
 #include "base/mem.h"
-#include "base/must.h"
-#include "base/random.h"
-#include "storage/sessions.h"
-
-#define MEMORY_MAGIC 0x6d656d73u
-#define READER_MAGIC 0x6d656d72u
-
-/* Positions, ascending. */
-struct positions {
-	uint64_t *p;
-	size_t n, cap, pending; /* pending: room that the batch being prepared will need */
-};
-
-struct stream {
-	struct span name; /* owned */
-	struct category *category;
-	struct positions all, sequenced, snapshots; /* sequenced: kinds that take a sequence */
-	uint64_t sequence;
-};
-
-struct category {
-	struct positions all;
-};
-
-struct record {
-	struct span bytes; /* in a batch's block */
-	struct stream *stream;
-	uint64_t sequence;
-	struct wall_time commit_time;
-	uint8_t id[RECORD_ID_BYTES];
-	uint32_t kind;
-	bool last_of_append;
-};
-
-struct block { /* of one batch's bytes */
-	struct block *next;
-};
-
-struct memory {
-	struct storage base;
-	uint32_t magic;
-	uint8_t journal_id[UUID_BYTES];
-
-	struct session_rows sessions; /* the sequencer's thread alone */
-	pthread_rwlock_t lock; /* guards all below */
-	struct record *records;
-	size_t count, cap;
-	struct block *blocks;
-	struct map streams, categories; /* name -> struct stream, struct category */
-	/* Ids: position + 1 by hash, linear probing, at most half full. */
-	uint64_t *ids;
-	size_t ids_cap;
-	uint64_t ids_seed[2];
-	/* All streams by name: the first `sorted` of them are in order. */
-	struct stream **by_name;
-	size_t by_name_count, by_name_cap, sorted;
-};
-
-struct memory_reader {
-	struct storage_reader base;
-	uint32_t magic;
-	struct memory *memory;
-};
+#include "storage/memory/internal.h"
 
 static storage_open_fn memory_open;
 static storage_close_fn memory_close;
@@ -87,8 +20,6 @@ static storage_reader_open_fn memory_reader_open;
 static storage_reader_close_fn memory_reader_close;
 static storage_read_fn memory_read;
 static storage_snapshot_fn memory_snapshot;
-static storage_list_fn memory_list;
-static storage_stat_fn memory_stat;
 
 const struct storage_ops storage_memory = {
 	.name = "memory",
@@ -104,39 +35,10 @@ const struct storage_ops storage_memory = {
 	.snapshot = memory_snapshot,
 	.list = memory_list,
 	.stat = memory_stat,
+	.unit = memory_unit,
+	.close_unit = memory_close_unit,
+	.remove = memory_remove,
 };
-
-static struct memory *memory_of(struct storage *s)
-{
-	struct memory *m = CONTAINER_OF(s, struct memory, base);
-	must(m->magic == MEMORY_MAGIC);
-	return m;
-}
-
-static struct memory *memory_of_reader(struct storage_reader *r)
-{
-	struct memory_reader *reader = CONTAINER_OF(r, struct memory_reader, base);
-	must(reader->magic == READER_MAGIC);
-	return reader->memory;
-}
-
-static void lock_read(struct memory *m)
-{
-	int r = pthread_rwlock_rdlock(&m->lock);
-	must(r == 0);
-}
-
-static void lock_write(struct memory *m)
-{
-	int r = pthread_rwlock_wrlock(&m->lock);
-	must(r == 0);
-}
-
-static void unlock(struct memory *m)
-{
-	int r = pthread_rwlock_unlock(&m->lock);
-	must(r == 0);
-}
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
@@ -150,6 +52,7 @@ static enum err_code memory_open(const struct storage_config *config, struct sto
 	m->magic = MEMORY_MAGIC;
 	uuid_v4(m->journal_id);
 	session_rows_init(&m->sessions);
+	m->marks = marks_new();
 	map_init(&m->streams);
 	map_init(&m->categories);
 	m->ids_seed[0] = random_u64();
@@ -193,11 +96,9 @@ static void memory_close(struct storage *s)
 	map_each(&m->categories, category_free, NULL);
 	map_release(&m->streams);
 	map_release(&m->categories);
-	while (m->blocks) {
-		struct block *next = m->blocks->next;
-		mem_free(m->blocks);
-		m->blocks = next;
-	}
+	for (size_t i = 0; i < m->count; i++)
+		memory_bytes_drop(&m->records[i]);
+	marks_free(m->marks);
 	session_rows_release(&m->sessions);
 	mem_free(m->by_name);
 	mem_free(m->ids);
@@ -233,7 +134,7 @@ static uint64_t *id_slot(struct memory *m, const uint8_t *id)
 static enum err_code id_fact(struct memory *m, struct storage_id_fact *fact, struct arena *a)
 {
 	uint64_t slot = m->ids_cap ? *id_slot(m, fact->id) : 0;
-	fact->exists = slot != 0;
+	fact->exists = slot != 0 && !m->records[slot - 1].removed;
 	if (!fact->exists)
 		return ERR_OK;
 	const struct record *r = &m->records[slot - 1];
@@ -257,7 +158,7 @@ static enum err_code memory_lookup(struct storage *s, struct storage_stream_fact
 		const struct stream *stream = map_get(&m->streams, streams[i].name);
 		streams[i].exists = stream && stream->all.n > 0;
 		streams[i].sequence = stream ? stream->sequence : 0;
-		streams[i].live_records = stream ? stream->all.n : 0;
+		streams[i].live_records = stream ? stream->live : 0;
 	}
 	for (size_t i = 0; i < id_count && !code; i++)
 		code = id_fact(m, &ids[i], a);
@@ -377,7 +278,23 @@ static void append_forget(struct memory *m, const struct storage_record *records
 	}
 }
 
-static void append_one(struct memory *m, const struct storage_record *r, uint8_t *bytes)
+static void act_apply(struct memory *m, struct stream *stream, const struct storage_record *r)
+{
+	struct span run = r->bytes, entry;
+	struct record_view view;
+	struct record_act act;
+	if (record_next(&run, &entry, NULL, NULL) || record_decode_trusted(entry, &view, NULL) ||
+	    !record_act_get(&view, &act))
+		return;
+	marks_apply(m->marks, stream->name, r->position, &act);
+	if (act.hide_below <= stream->hidden_below)
+		return;
+	for (size_t i = 0; i < stream->all.n && stream->all.p[i] < act.hide_below; i++)
+		stream->live -= memory_is_live(stream, &m->records[stream->all.p[i]], stream->all.p[i]);
+	stream->hidden_below = act.hide_below;
+}
+
+static void append_one(struct memory *m, const struct storage_record *r, struct block *block, uint8_t *bytes)
 {
 	struct stream *stream = map_get(&m->streams, r->stream);
 	uint64_t position = m->count;
@@ -386,6 +303,7 @@ static void append_one(struct memory *m, const struct storage_record *r, uint8_t
 	memcpy(bytes, r->bytes.p, r->bytes.n);
 	struct record *record = &m->records[m->count];
 	*record = (struct record){.bytes = span_of(bytes, r->bytes.n),
+				  .block = block,
 				  .stream = stream,
 				  .sequence = r->sequence,
 				  .commit_time = r->commit_time,
@@ -402,6 +320,9 @@ static void append_one(struct memory *m, const struct storage_record *r, uint8_t
 	}
 	if (r->kind == RECORD_SNAPSHOT)
 		positions_add(&stream->snapshots, position);
+	stream->live += record_kind_is_content(r->kind);
+	block->used++;
+	act_apply(m, stream, r);
 }
 
 static enum storage_outcome memory_append(struct storage *s, uint64_t expected_head,
@@ -415,11 +336,10 @@ static enum storage_outcome memory_append(struct storage *s, uint64_t expected_h
 	} else if (count > 0) {
 		struct block *block = append_prepare(m, records, count);
 		if (block) {
-			block->next = m->blocks;
-			m->blocks = block;
+			block->used = 0;
 			uint8_t *at = (uint8_t *)(block + 1);
 			for (size_t i = 0; i < count; i++) {
-				append_one(m, &records[i], at);
+				append_one(m, &records[i], block, at);
 				at += records[i].bytes.n;
 			}
 			session_rows_commit(&m->sessions, records, count);
@@ -497,16 +417,28 @@ struct walk {
 	bool nothing;
 };
 
+/* The first of the records with a sequence, from the i-th on, that is given to readers. */
+static size_t next_given(const struct memory *m, const struct stream *stream, size_t i)
+{
+	for (; i < stream->sequenced.n; i++) {
+		uint64_t position = stream->sequenced.p[i];
+		const struct record *r = &m->records[position];
+		if (!r->removed && (!record_kind_is_content(r->kind) || position >= stream->hidden_below))
+			break;
+	}
+	return i;
+}
+
 static uint64_t walk_from_sequence(const struct memory *m, const struct stream *stream,
 				   const struct storage_query *q, bool *ret_nothing)
 {
 	const struct positions *list = &stream->sequenced;
 	if (!q->backward) {
-		size_t before = q->from ? sequences_up_to(m, list, q->from - 1) : 0;
+		size_t before = next_given(m, stream, q->from ? sequences_up_to(m, list, q->from - 1) : 0);
 		*ret_nothing = before == list->n;
 		return *ret_nothing ? m->count : list->p[before];
 	}
-	size_t upto = sequences_up_to(m, list, q->from);
+	size_t upto = next_given(m, stream, sequences_up_to(m, list, q->from));
 	if (upto == list->n)
 		return UINT64_MAX;
 	*ret_nothing = list->p[upto] == 0;
@@ -534,21 +466,69 @@ static struct walk walk_of(const struct memory *m, const struct storage_query *q
 
 static bool wanted(const struct storage_query *q, const struct record *r)
 {
+	if (q->raw)
+		return true;
+	if (r->removed)
+		return false;
 	if (q->kinds && (r->kind > 31 || !(q->kinds & 1u << r->kind)))
 		return false;
 	return q->source != STORAGE_ALL || q->include_system || !record_stream_is_system(r->stream->name);
 }
 
+struct memory_page {
+	const struct storage_query *q;
+	struct storage_page page;
+	size_t start; /* out->n before */
+};
+
 /* Counts what was looked at and is not wanted; is it enough? */
-static bool scan_is_over(const struct storage_query *q, size_t bytes, struct storage_page *page)
+static bool scan_is_over(struct memory_page *p, size_t bytes)
 {
-	page->scanned_bytes += q->source == STORAGE_ALL ? bytes : STORAGE_ENTRY_BYTES;
-	return q->max_scan_bytes && page->scanned_bytes >= q->max_scan_bytes;
+	p->page.scanned_bytes += p->q->source == STORAGE_ALL ? bytes : STORAGE_ENTRY_BYTES;
+	return p->q->max_scan_bytes && p->page.scanned_bytes >= p->q->max_scan_bytes;
+}
+
+static bool page_is_full(const struct memory_page *p, const struct buf *out, size_t bytes)
+{
+	const struct storage_query *q = p->q;
+	return p->page.records > 0 && (out->n - p->start + bytes > q->max_bytes ||
+				       (q->max_records && p->page.records == q->max_records));
+}
+
+/* Appends the record as it is given, if it is, unless there is no room for it in the page. */
+static enum err_code put_marked(const struct memory *m, const struct record *r, struct memory_page *page,
+				struct buf *out, bool *ret_full, bool *ret_hidden)
+{
+	struct span run = r->bytes, entry;
+	size_t before = out->n;
+	enum err_code code = ERR_OK;
+	must(record_next(&run, &entry, NULL, NULL) == ERR_OK);
+	enum mark mark = page->q->raw ? MARK_NONE : marks_look(m->marks, entry);
+	*ret_full = false;
+	*ret_hidden = mark == MARK_HIDDEN;
+	if (*ret_hidden)
+		return ERR_OK;
+	if (mark == MARK_ERASED) {
+		struct record_view view;
+		must(record_decode_trusted(entry, &view, NULL) == ERR_OK);
+		code = record_put_erased(out, &view);
+		size_t bytes = out->n - before;
+		out->n = before;
+		*ret_full = page_is_full(page, out, bytes);
+		out->n += *ret_full ? 0 : bytes;
+	} else {
+		*ret_full = page_is_full(page, out, r->bytes.n);
+		if (!*ret_full)
+			code = buf_append_span(out, r->bytes);
+	}
+	page->page.records += !*ret_full && !code;
+	return code;
 }
 
 static enum err_code read_walk(const struct memory *m, const struct storage_query *q, const struct walk *w,
-			       struct buf *out, struct storage_page *page)
+			       struct buf *out, struct storage_page *ret)
 {
+	struct memory_page page = {.q = q, .start = out->n};
 	/* Indexes into the list, or positions: [low, high). */
 	size_t low, high;
 	if (q->backward) {
@@ -559,34 +539,36 @@ static enum err_code read_walk(const struct memory *m, const struct storage_quer
 		low = w->list ? positions_below(w->list, w->from) : w->from;
 		high = w->list ? positions_below(w->list, w->below) : w->below;
 	}
-	size_t start = out->n;
 	while (low < high) {
 		size_t i = q->backward ? high - 1 : low;
 		uint64_t position = w->list ? w->list->p[i] : i;
 		const struct record *r = &m->records[position];
-		if (wanted(q, r)) {
-			bool full = out->n - start + r->bytes.n > q->max_bytes ||
-				    (q->max_records && page->records == q->max_records);
-			if (page->records > 0 && full) {
-				page->next = position;
-				return ERR_OK;
-			}
-			enum err_code code = buf_append_span(out, r->bytes);
+		bool given = wanted(q, r);
+		if (given) {
+			bool full, hidden;
+			enum err_code code = put_marked(m, r, &page, out, &full, &hidden);
+			given = !hidden;
 			if (code)
 				return code;
-			page->records++;
+			if (full) {
+				*ret = page.page;
+				ret->next = position;
+				return ERR_OK;
+			}
 		}
 		if (q->backward)
 			high--;
 		else
 			low++;
-		if (!wanted(q, r) && scan_is_over(q, r->bytes.n, page) && low < high) {
-			page->next = q->backward ? position - 1 : position + 1;
+		if (!given && scan_is_over(&page, r->bytes.n) && low < high) {
+			*ret = page.page;
+			ret->next = q->backward ? position - 1 : position + 1;
 			return ERR_OK;
 		}
 	}
-	page->end = true;
-	page->next = q->backward ? 0 : w->below > w->from ? w->below : w->from;
+	*ret = page.page;
+	ret->end = true;
+	ret->next = q->backward ? 0 : w->below > w->from ? w->below : w->from;
 	return ERR_OK;
 }
 
@@ -615,6 +597,15 @@ static enum err_code memory_read(struct storage_reader *r, const struct storage_
 	return ERR_OK;
 }
 
+static bool snapshot_is_given(const struct memory *m, uint64_t position)
+{
+	struct span run = m->records[position].bytes, entry;
+	struct record_view view;
+	must(record_next(&run, &entry, NULL, NULL) == ERR_OK);
+	must(record_decode_trusted(entry, &view, NULL) == ERR_OK);
+	return view.content == RECORD_BODY && marks_look(m->marks, entry) == MARK_NONE;
+}
+
 static enum err_code memory_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
 				     uint64_t below_position, struct buf *out, struct err *err)
 {
@@ -626,6 +617,8 @@ static enum err_code memory_snapshot(struct storage_reader *r, struct span strea
 		size_t n = positions_below(&s->snapshots, below_position);
 		size_t upto = sequences_up_to(m, &s->snapshots, at_sequence);
 		n = upto < n ? upto : n;
+		while (n > 0 && !snapshot_is_given(m, s->snapshots.p[n - 1]))
+			n--;
 		if (n > 0) {
 			struct span bytes = m->records[s->snapshots.p[n - 1]].bytes;
 			code = buf_append_span(out, bytes);
@@ -635,90 +628,4 @@ static enum err_code memory_snapshot(struct storage_reader *r, struct span strea
 	}
 	unlock(m);
 	return code;
-}
-
-/* ---- lists ----------------------------------------------------------------------------------- */
-
-static int by_name_compare(const void *a, const void *b)
-{
-	return span_cmp((*(struct stream *const *)a)->name, (*(struct stream *const *)b)->name);
-}
-
-/* Under the write lock. */
-static void by_name_sort(struct memory *m)
-{
-	if (m->sorted == m->by_name_count)
-		return;
-	qsort(m->by_name, m->by_name_count, sizeof(*m->by_name), by_name_compare);
-	m->sorted = m->by_name_count;
-}
-
-static bool info_of(const struct stream *s, struct arena *a, struct storage_stream_info *ret)
-{
-	*ret = (struct storage_stream_info){.name = arena_dup(a, s->name),
-					    .sequence = s->sequence,
-					    .records = s->all.n,
-					    .first_position = s->all.p[0],
-					    .last_position = s->all.p[s->all.n - 1]};
-	return ret->name.p != NULL;
-}
-
-/* Index of the first name that is not below prefix and is above `after`. */
-static size_t list_start(const struct memory *m, struct span prefix, struct span after)
-{
-	size_t low = 0, high = m->by_name_count;
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-		struct span name = m->by_name[mid]->name;
-		bool below = span_cmp(name, prefix) < 0 || (after.n > 0 && span_cmp(name, after) <= 0);
-		if (below)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
-}
-
-static enum err_code memory_list(struct storage_reader *r, struct span prefix, struct span after, size_t max,
-				 struct arena *a, struct storage_stream_info *ret, size_t *ret_count,
-				 struct err *err)
-{
-	struct memory *m = memory_of_reader(r);
-	size_t count = 0;
-	enum err_code code = ERR_OK;
-	lock_write(m);
-	by_name_sort(m);
-	for (size_t i = list_start(m, prefix, after); i < m->by_name_count && count < max && !code; i++) {
-		const struct stream *s = m->by_name[i];
-		if (!span_starts(s->name, prefix))
-			break;
-		if (s->all.n == 0) /* only ever in a batch that did not fit */
-			continue;
-		if (info_of(s, a, &ret[count]))
-			count++;
-		else
-			code = ERR_NOMEM;
-	}
-	unlock(m);
-	if (code)
-		return err_set(err, code, "no memory for a list of %zu streams", max);
-	*ret_count = count;
-	return ERR_OK;
-}
-
-static enum err_code memory_stat(struct storage_reader *r, struct span stream, struct arena *a,
-				 struct storage_stream_info *ret, bool *ret_exists, struct err *err)
-{
-	struct memory *m = memory_of_reader(r);
-	bool ok = true;
-	lock_read(m);
-	const struct stream *s = map_get(&m->streams, stream);
-	bool exists = s && s->all.n > 0;
-	if (exists)
-		ok = info_of(s, a, ret);
-	unlock(m);
-	if (!ok)
-		return err_set(err, ERR_NOMEM, "no memory for a stream's name");
-	*ret_exists = exists;
-	return ERR_OK;
 }

@@ -236,6 +236,24 @@ static enum err_code faulty_stat(struct storage_reader *r, struct span stream, s
 	return code ? code : storage_stat(inner_of(r), stream, a, ret, ret_exists, err);
 }
 
+static enum err_code faulty_unit(struct storage_reader *r, uint64_t position, struct storage_unit *ret,
+				 struct err *err)
+{
+	return storage_unit(inner_of(r), position, ret, err);
+}
+
+static void faulty_close_unit(struct storage *s)
+{
+	storage_close_unit(faulty_of(s)->inner);
+}
+
+static enum err_code faulty_remove(struct storage_reader *r, const struct storage_removal *list, size_t count,
+				   struct err *err)
+{
+	enum err_code code = strike(faulty_of(r->storage), FAULTY_REMOVE, err);
+	return code ? code : storage_remove(inner_of(r), list, count, err);
+}
+
 const struct storage_ops storage_faulty = {
 	.name = "faulty",
 	.open = faulty_open,
@@ -250,4 +268,7 @@ const struct storage_ops storage_faulty = {
 	.snapshot = faulty_snapshot,
 	.list = faulty_list,
 	.stat = faulty_stat,
+	.unit = faulty_unit,
+	.close_unit = faulty_close_unit,
+	.remove = faulty_remove,
 };

@@ -204,6 +204,35 @@ static enum err_code trace_stat(struct storage_reader *r, struct span stream, st
 	return code;
 }
 
+static enum err_code trace_unit(struct storage_reader *r, uint64_t position, struct storage_unit *ret,
+				struct err *err)
+{
+	struct storage_unit unit = {0};
+	enum err_code code = storage_unit(inner_of(r), position, &unit, err);
+	log_info("storage unit", LOG_U64("position", position), LOG_U64("first", unit.first),
+		 LOG_U64("end", unit.end), LOG_U64("bytes", unit.bytes),
+		 LOG_STR("open", unit.open ? "yes" : "no"), LOG_STR("result", err_name(code)));
+	if (!code)
+		*ret = unit;
+	return code;
+}
+
+static void trace_close_unit(struct storage *s)
+{
+	storage_close_unit(trace_of(s)->inner);
+	log_info("storage close unit");
+}
+
+static enum err_code trace_remove(struct storage_reader *r, const struct storage_removal *list, size_t count,
+				  struct err *err)
+{
+	struct mono_time begun = clock_mono(&clock_system);
+	enum err_code code = storage_remove(inner_of(r), list, count, err);
+	log_info("storage remove", LOG_U64("first", list[0].position), LOG_U64("records", count),
+		 LOG_STR("result", err_name(code)), LOG_I64("us", since_us(begun)));
+	return code;
+}
+
 const struct storage_ops storage_trace = {
 	.name = "trace",
 	.open = trace_open,
@@ -218,4 +247,7 @@ const struct storage_ops storage_trace = {
 	.snapshot = trace_snapshot,
 	.list = trace_list,
 	.stat = trace_stat,
+	.unit = trace_unit,
+	.close_unit = trace_close_unit,
+	.remove = trace_remove,
 };

@@ -117,6 +117,16 @@ void fixture_release(struct fixture *f)
 	remove_dir(f->dir);
 }
 
+void fixture_reopen_unindexed(struct fixture *f)
+{
+	char index[80];
+	snprintf(index, sizeof(index), "%s/index", f->dir);
+	storage_reader_close(f->r);
+	storage_close(f->s);
+	remove_dir(index);
+	fixture_open(f);
+}
+
 void fixture_reopen(struct fixture *f)
 {
 	storage_reader_close(f->r);
@@ -144,7 +154,7 @@ uint64_t model_sequence(const struct fixture *f, struct span stream, size_t belo
 	return 0;
 }
 
-void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data_bytes, uint64_t sequence)
+static void add(struct fixture *f, const char *stream, uint32_t kind, struct span data, uint64_t sequence)
 {
 	struct model_record m = {.kind = kind, .time_us = 1000000 + (int64_t)f->n};
 	m.stream = span_of(mem_xstrdup(stream), strlen(stream));
@@ -157,10 +167,7 @@ void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data
 		f->cap = f->cap ? 2 * f->cap : 64;
 		f->records = mem_xrealloc(f->records, f->cap * sizeof(*f->records));
 	}
-	uint8_t *data = mem_xalloc(data_bytes + 1);
-	memset(data, 'd', data_bytes);
-	struct record_new fresh = {
-		.kind = kind, .stream = m.stream, .type = SPAN("test"), .data = span_of(data, data_bytes)};
+	struct record_new fresh = {.kind = kind, .stream = m.stream, .type = SPAN("test"), .data = data};
 	memcpy(fresh.id, m.id, sizeof(m.id));
 	/* The bytes are encoded when the batch goes, for only then it is known which is the last. */
 	struct buf bytes;
@@ -174,7 +181,6 @@ void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data
 	size_t n;
 	uint8_t *p = buf_detach(&bytes, &n);
 	m.bytes = span_of(p, n);
-	mem_free(data);
 	f->records[f->n++] = m;
 }
 
@@ -183,6 +189,120 @@ void batch_session(struct fixture *f, const struct storage_session_change *chang
 	must(f->n > f->batch_at);
 	f->records[f->n - 1].session = *change;
 	f->records[f->n - 1].has_session = true;
+}
+
+void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data_bytes, uint64_t sequence)
+{
+	uint8_t *data = mem_xalloc(data_bytes + 1);
+	memset(data, 'd', data_bytes);
+	add(f, stream, kind, span_of(data, data_bytes), sequence);
+	mem_free(data);
+}
+
+static uint8_t *put_number(uint8_t *p, unsigned field, uint64_t v)
+{
+	*p++ = (uint8_t)(field << 3);
+	for (; v >= 0x80; v >>= 7)
+		*p++ = (uint8_t)(v | 0x80);
+	*p++ = (uint8_t)v;
+	return p;
+}
+
+void batch_add_act(struct fixture *f, const char *stream, uint32_t kind, uint64_t from, uint64_t to,
+		   bool keep_snapshots)
+{
+	uint8_t data[64] = {0x0a, 2, 'n', 'o'}, *p = data + 4; /* a reason */
+	struct record_act act = {0};
+	if (kind == RECORD_TRUNCATE) {
+		p = put_number(p, 2, 1);
+		p = put_number(p, 3, from);
+		act.hide_below = from;
+	} else if (kind == RECORD_DELETE) {
+		act.hide_below = f->n;
+	} else {
+		if (from || to) {
+			p = put_number(p, 2, from);
+			p = put_number(p, 3, to);
+		}
+		if (keep_snapshots)
+			p = put_number(p, 4, 1);
+		act.erases = true;
+		act.erase_all = !from && !to;
+		act.erase_from = from;
+		act.erase_to = act.erase_all ? UINT64_MAX : to;
+		act.erase_snapshots = !keep_snapshots;
+	}
+	add(f, stream, kind, span_of(data, (size_t)(p - data)), 0);
+	f->records[f->n - 1].act = act;
+}
+
+static bool is_content(const struct model_record *m)
+{
+	return m->kind != RECORD_DELETE && m->kind != RECORD_TRUNCATE && m->kind != RECORD_ERASE;
+}
+
+/* What the act at this position does to those before it. */
+static void model_act(struct fixture *f, size_t position)
+{
+	const struct model_record *a = &f->records[position];
+	for (size_t i = 0; i < position; i++) {
+		struct model_record *m = &f->records[i];
+		if (!is_content(m) || !span_eq(m->stream, a->stream))
+			continue;
+		m->hidden = m->hidden || i < a->act.hide_below;
+		if (!a->act.erases)
+			continue;
+		if (m->kind == RECORD_SNAPSHOT)
+			m->erased = m->erased ||
+				    (a->act.erase_snapshots && m->sequence >= a->act.erase_from);
+		else if (m->kind == RECORD_EVENT)
+			m->erased = m->erased || (m->sequence >= a->act.erase_from &&
+						  m->sequence <= a->act.erase_to);
+		else
+			m->erased = m->erased || a->act.erase_all;
+	}
+}
+
+static void model_rewrite(struct model_record *m, bool body_only)
+{
+	struct span run = m->bytes, entry;
+	struct record_view view;
+	struct buf out;
+	size_t n;
+	cr_assert_eq(record_next(&run, &entry, NULL, NULL), ERR_OK);
+	cr_assert_eq(record_decode(entry, &view, NULL), ERR_OK);
+	buf_init(&out, LIMIT_RECORD_BYTES);
+	cr_assert_eq(body_only ? record_put_erased(&out, &view) : record_put_removed(&out, &view), ERR_OK);
+	uint8_t *p = buf_detach(&out, &n);
+	mem_free((void *)(uintptr_t)m->bytes.p);
+	m->bytes = span_of(p, n);
+	m->erased = m->erased || body_only;
+	m->removed = m->removed || !body_only;
+}
+
+void fixture_remove(struct fixture *f, size_t position, fixture_pick *pick)
+{
+	struct storage_unit unit;
+	size_t n = 0;
+	cr_assert_eq(storage_unit(f->r, position, &unit, &f->err), ERR_OK, "%s", f->err.text);
+	cr_assert_leq(unit.end, f->n);
+	if (unit.open)
+		return;
+	struct storage_removal *list = mem_xalloc((unit.end - unit.first) * sizeof(*list));
+	for (size_t i = unit.first; i < unit.end; i++) {
+		const struct model_record *m = &f->records[i];
+		int what = pick(f, i);
+		bool newest = i + 1 == f->n || (record_kind_takes_sequence(m->kind) &&
+						m->sequence == model_sequence(f, m->stream, f->n));
+		if (what && is_content(m) && !newest && !m->removed)
+			list[n++] = (struct storage_removal){i, what == 1};
+	}
+	if (n > 0)
+		cr_assert_eq(storage_remove(f->r, list, n, &f->err), ERR_OK, "%s: %s", f->row->name,
+			     f->err.text);
+	for (size_t i = 0; i < n; i++)
+		model_rewrite(&f->records[list[i].position], list[i].body_only);
+	mem_free(list);
 }
 
 enum storage_outcome batch_try(struct fixture *f, uint64_t expected_head, struct err *err)
@@ -203,6 +323,9 @@ enum storage_outcome batch_try(struct fixture *f, uint64_t expected_head, struct
 	}
 	enum storage_outcome outcome = storage_append(f->s, expected_head, records, count, err);
 	mem_free(records);
+	for (size_t i = 0; i < count && outcome == STORAGE_OK; i++)
+		if (!is_content(&f->records[f->batch_at + i]))
+			model_act(f, f->batch_at + i);
 	while (outcome != STORAGE_OK && f->n > f->batch_at) {
 		f->n--;
 		mem_free((void *)(uintptr_t)f->records[f->n].stream.p);
@@ -231,6 +354,10 @@ void append_one(struct fixture *f, const char *stream, uint32_t kind)
 
 static bool model_matches(const struct model_record *m, const struct storage_query *q)
 {
+	if (q->raw)
+		return true;
+	if (m->hidden || m->removed)
+		return false;
 	if (q->kinds && !(m->kind < 32 && q->kinds >> m->kind & 1))
 		return false;
 	switch (q->source) {
@@ -249,6 +376,8 @@ static bool model_from(const struct fixture *f, const struct storage_query *q, u
 	for (size_t i = 0; i < f->batch_at; i++) {
 		const struct model_record *m = &f->records[i];
 		if (!record_kind_takes_sequence(m->kind) || !span_eq(m->stream, q->name))
+			continue;
+		if (m->hidden || m->removed)
 			continue;
 		if (!q->backward && m->sequence >= q->from) {
 			*ret = i;
@@ -281,6 +410,28 @@ static size_t model_read(const struct fixture *f, const struct storage_query *q,
 	return n;
 }
 
+/* As it is given: its body or what is left of it. */
+static void check_bytes(struct fixture *f, const struct storage_query *q, const struct model_record *m,
+			struct span entry, struct span whole)
+{
+	cr_assert_eq(record_check_crc(entry, &f->err), ERR_OK, "%s", f->err.text);
+	if (q->raw || !m->erased) {
+		cr_assert(span_eq(whole, m->bytes), "%s: other bytes", f->row->name);
+		return;
+	}
+	struct record_view is, was;
+	struct span run = m->bytes, old;
+	uint8_t is_leaf[RECORD_HASH_BYTES], was_leaf[RECORD_HASH_BYTES];
+	cr_assert_eq(record_next(&run, &old, NULL, NULL), ERR_OK);
+	cr_assert_eq(record_decode(old, &was, &f->err), ERR_OK);
+	cr_assert_eq(record_decode(entry, &is, &f->err), ERR_OK);
+	cr_assert_eq(is.content, RECORD_BODY_HASH, "%s: an erased body is given", f->row->name);
+	cr_assert(span_eq(is.header, was.header));
+	record_leaf(&is, is_leaf);
+	record_leaf(&was, was_leaf);
+	cr_assert(memcmp(is_leaf, was_leaf, sizeof(is_leaf)) == 0);
+}
+
 /* Compares a page; returns how many records of the expected ones it had. */
 static size_t check_page(struct fixture *f, const struct storage_query *q, struct span run,
 			 const struct storage_page *page, const size_t *expected, size_t left)
@@ -292,7 +443,7 @@ static size_t check_page(struct fixture *f, const struct storage_query *q, struc
 		cr_assert_lt(n, left);
 		cr_assert_eq(record_position(entry), expected[n], "%s: position %llu instead of %zu",
 			     f->row->name, (unsigned long long)record_position(entry), expected[n]);
-		cr_assert(span_eq(whole, f->records[expected[n]].bytes), "%s: other bytes", f->row->name);
+		check_bytes(f, q, &f->records[expected[n]], entry, whole);
 		n++;
 	}
 	cr_assert_eq(f->err.code, ERR_OK, "%s", f->err.text);
@@ -324,9 +475,11 @@ static void check_scan(const struct fixture *f, const struct storage_query *q, u
 		struct storage_query any = *q;
 		any.kinds = 0;
 		any.include_system = true;
+		size_t n = q->source == STORAGE_ALL ? m->bytes.n : STORAGE_ENTRY_BYTES;
+		if (m->hidden || m->removed)
+			largest = n > largest ? n : largest;
 		if (model_matches(m, q) || !model_matches(m, &any))
 			continue;
-		size_t n = q->source == STORAGE_ALL ? m->bytes.n : STORAGE_ENTRY_BYTES;
 		bytes += n;
 		largest = n > largest ? n : largest;
 	}
@@ -370,13 +523,17 @@ void check_facts(struct fixture *f, struct span stream)
 {
 	struct storage_stream_fact fact = {.name = stream};
 	struct storage_stream_info info = {0};
-	uint64_t head, records = 0, first = 0, last = 0;
-	bool exists;
+	uint64_t head, records = 0, live = 0, first = 0, last = 0;
+	bool exists, whole = true;
 	for (size_t i = 0; i < f->batch_at; i++) {
-		if (!span_eq(f->records[i].stream, stream))
+		const struct model_record *m = &f->records[i];
+		if (!span_eq(m->stream, stream))
 			continue;
-		first = records++ ? first : i;
-		last = i;
+		records++;
+		if (is_content(m) && !m->hidden && !m->removed)
+			first = live++ ? first : i;
+		whole = whole && is_content(m) && !m->removed;
+		last = m->removed ? last : i;
 	}
 	uint64_t sequence = model_sequence(f, stream, f->batch_at);
 	cr_assert_eq(storage_lookup(f->s, &fact, 1, NULL, 0, &f->arena, &head, &f->err), ERR_OK, "%s",
@@ -384,16 +541,23 @@ void check_facts(struct fixture *f, struct span stream)
 	cr_assert_eq(head, f->batch_at);
 	cr_assert_eq(fact.exists, records > 0);
 	cr_assert_eq(fact.sequence, sequence);
-	cr_assert_eq(fact.live_records, records);
+	cr_assert_eq(fact.live_records, live, "%s: %llu live records of %.*s instead of %llu", f->row->name,
+		     (unsigned long long)fact.live_records, SPAN_ARG(stream), (unsigned long long)live);
 	cr_assert_eq(storage_stat(f->r, stream, &f->arena, &info, &exists, &f->err), ERR_OK);
 	cr_assert_eq(exists, records > 0);
 	if (!exists)
 		return;
 	cr_assert(span_eq(info.name, stream));
 	cr_assert_eq(info.sequence, sequence);
-	cr_assert_eq(info.records, records);
-	cr_assert_eq(info.first_position, first);
-	cr_assert_eq(info.last_position, last);
+	cr_assert_eq(info.records, live);
+	if (whole)
+		cr_assert_eq(info.first_position, first);
+	else
+		cr_assert(live == 0 || info.first_position <= first);
+	if (whole)
+		cr_assert_eq(info.last_position, last);
+	else
+		cr_assert_geq(info.last_position, last);
 }
 
 void check_snapshot(struct fixture *f, struct span stream, uint64_t at_sequence, uint64_t below)
@@ -402,6 +566,8 @@ void check_snapshot(struct fixture *f, struct span stream, uint64_t at_sequence,
 	struct buf out;
 	for (size_t i = 0; i < f->batch_at && i < below; i++) {
 		const struct model_record *m = &f->records[i];
+		if (m->hidden || m->erased || m->removed)
+			continue;
 		if (m->kind == RECORD_SNAPSHOT && span_eq(m->stream, stream) && m->sequence <= at_sequence &&
 		    (!best || m->sequence >= best->sequence))
 			best = m;

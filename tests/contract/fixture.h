@@ -32,6 +32,8 @@ struct model_record {
 	struct span bytes; /* owned */
 	struct storage_session_change session;
 	bool has_session;
+	struct record_act act;
+	bool hidden, erased, removed; /* what acts before it and removals have made of it */
 };
 
 struct fixture {
@@ -58,6 +60,15 @@ uint64_t fixture_random(struct fixture *f, uint64_t below);
 void batch_add(struct fixture *f, const char *stream, uint32_t kind, size_t data_bytes, uint64_t sequence);
 /* The last record of the batch begins or ends a session. */
 void batch_session(struct fixture *f, const struct storage_session_change *change);
+/* Adds an act upon the stream: TRUNCATE hides what is below from; ERASE erases [from, to], 0 and 0 all. */
+void batch_add_act(struct fixture *f, const char *stream, uint32_t kind, uint64_t from, uint64_t to,
+		   bool keep_snapshots);
+/* Removes what `pick` says of the unit that holds the position: 0 nothing, 1 the body, 2 the record. Acts, and of
+ * a stream the newest record with a sequence, are kept whatever it says. */
+typedef int fixture_pick(struct fixture *f, size_t position);
+void fixture_remove(struct fixture *f, size_t position, fixture_pick *pick);
+/* Closes, deletes the index, opens. */
+void fixture_reopen_unindexed(struct fixture *f);
 /* Appends the batch as one and expects it to succeed. */
 void batch_append(struct fixture *f);
 /* Tries to; on anything but STORAGE_OK the model forgets the batch. */

@@ -393,7 +393,23 @@ CONTRACT(read, records_of_all_sizes_beside_one_another)
 static const char *const random_names[] = {"cart|1", "cart|2",   "cart|3", "order|1", "order|2",
 					   "$acts",  "$group-g", "x",      "cart",    "unused"};
 
-static void random_batches(struct fixture *f, size_t records)
+static void random_act(struct fixture *f, const char *stream)
+{
+	uint64_t newest = model_sequence(f, span_str(stream), f->n), from = 1 + fixture_random(f, newest + 1);
+	switch (fixture_random(f, 8)) {
+	case 0: batch_add_act(f, stream, RECORD_DELETE, 0, 0, false); break;
+	case 1: batch_add_act(f, stream, RECORD_ERASE, 0, 0, fixture_random(f, 2)); break;
+	case 2:
+	case 3:
+		batch_add_act(f, stream, RECORD_TRUNCATE, fixture_random(f, f->n + 1), 0, false);
+		break;
+	default:
+		batch_add_act(f, stream, RECORD_ERASE, from, from + fixture_random(f, 4),
+			      fixture_random(f, 2));
+	}
+}
+
+static void random_batches(struct fixture *f, size_t records, bool acts)
 {
 	while (f->n < records) {
 		size_t count = 1 + fixture_random(f, fixture_random(f, 10) == 0 ? 60 : 4);
@@ -405,6 +421,8 @@ static void random_batches(struct fixture *f, size_t records)
 			size_t bytes = fixture_random(f, 50) ? fixture_random(f, 200) : 9000;
 			if (fixture_random(f, 40) == 0)
 				kind = 40;
+			if (acts && fixture_random(f, 15) == 0)
+				random_act(f, random_names[which]);
 			batch_add(f, random_names[which], kind, bytes, 0);
 		}
 		batch_append(f);
@@ -437,10 +455,188 @@ static void random_queries(struct fixture *f, size_t count)
 CONTRACT(read, agrees_with_a_model_over_random_logs_and_questions)
 {
 	for (size_t n = 50; n <= 1600; n *= 2) {
-		random_batches(f, n);
+		random_batches(f, n, false);
 		random_queries(f, 150);
 		for (size_t i = 0; i < ARRAY_LEN(random_names); i++)
 			check_facts(f, span_str(random_names[i]));
+	}
+}
+
+/* --- acts ----------------------------------------------------------------------------------------------- */
+
+CONTRACT(acts, a_deleted_stream_is_empty_and_goes_on_counting)
+{
+	struct storage_query q = EVERYTHING;
+	for (int i = 0; i < 3; i++)
+		append_one(f, "s|1", RECORD_EVENT);
+	append_one(f, "s|1", RECORD_SNAPSHOT);
+	append_one(f, "s|2", RECORD_EVENT);
+	batch_add_act(f, "s|1", RECORD_DELETE, 0, 0, false);
+	batch_append(f);
+	struct storage_stream_fact fact = {.name = SPAN("s|1")};
+	uint64_t head;
+	cr_assert_eq(storage_lookup(f->s, &fact, 1, NULL, 0, &f->arena, &head, &f->err), ERR_OK);
+	cr_assert(fact.exists);
+	cr_assert_eq(fact.live_records, 0u);
+	cr_assert_eq(fact.sequence, 4u);
+	check_facts(f, SPAN("s|1"));
+	check_snapshot(f, SPAN("s|1"), UINT64_MAX, UINT64_MAX);
+	for (int source = 0; source < 3; source++) {
+		q.source = (enum storage_source)source;
+		q.name = source == STORAGE_ALL ? SPAN("") : source == STORAGE_STREAM ? SPAN("s|1") : SPAN("s");
+		for (int backward = 0; backward < 2; backward++) {
+			q.backward = backward;
+			q.from = backward ? UINT64_MAX : 0;
+			check_read(f, &q);
+		}
+	}
+	append_one(f, "s|1", RECORD_EVENT);
+	check_facts(f, SPAN("s|1"));
+	cr_assert_eq(f->records[f->n - 1].sequence, 5u);
+	check_read(f, &q);
+}
+
+CONTRACT(acts, an_erased_body_is_withheld_at_once)
+{
+	struct storage_query q = EVERYTHING;
+	for (int i = 0; i < 4; i++) {
+		append_one(f, "s|1", RECORD_EVENT);
+		append_one(f, "s|1", RECORD_SNAPSHOT);
+	}
+	batch_add_act(f, "s|1", RECORD_ERASE, 2, 3, false);
+	batch_append(f);
+	check_read(f, &q);
+	for (uint64_t at = 0; at < 6; at++)
+		check_snapshot(f, SPAN("s|1"), at, UINT64_MAX);
+	check_facts(f, SPAN("s|1"));
+	struct storage_stream_info info;
+	bool exists;
+	cr_assert_eq(storage_stat(f->r, SPAN("s|1"), &f->arena, &info, &exists, &f->err), ERR_OK);
+	cr_assert_eq(info.erased_below, 0u);
+	batch_add_act(f, "s|1", RECORD_ERASE, 0, 0, true);
+	batch_append(f);
+	cr_assert_eq(storage_stat(f->r, SPAN("s|1"), &f->arena, &info, &exists, &f->err), ERR_OK);
+	cr_assert_eq(info.erased_below, f->n - 1);
+	check_read(f, &q);
+	q.raw = q.include_system = true;
+	check_read(f, &q);
+}
+
+/* An erasure in another stream that names a prefix says what was done, and does nothing. */
+CONTRACT(acts, are_taken_with_the_batch_that_brings_them)
+{
+	struct storage_query q = EVERYTHING;
+	append_one(f, "s", RECORD_EVENT);
+	batch_add(f, "s", RECORD_EVENT, 5, 0);
+	batch_add(f, "t", RECORD_EVENT, 5, 0);
+	batch_add_act(f, "s", RECORD_DELETE, 0, 0, false);
+	batch_add(f, "s", RECORD_EVENT, 5, 0);
+	batch_add_act(f, "t", RECORD_TRUNCATE, 0, 0, false);
+	batch_append(f);
+	check_read(f, &q);
+	check_facts(f, SPAN("s"));
+	check_facts(f, SPAN("t"));
+}
+
+CONTRACT(acts, agree_with_the_model_over_random_logs_and_questions)
+{
+	for (size_t n = 50; n <= 1600; n *= 2) {
+		random_batches(f, n, true);
+		random_queries(f, 150);
+		for (size_t i = 0; i < ARRAY_LEN(random_names); i++)
+			check_facts(f, span_str(random_names[i]));
+	}
+}
+
+/* --- removing ------------------------------------------------------------------------------------------- */
+
+static int pick_withheld(struct fixture *f, size_t position)
+{
+	const struct model_record *m = &f->records[position];
+	return m->hidden ? 2 : m->erased ? 1 : 0;
+}
+
+static int pick_any(struct fixture *f, size_t position)
+{
+	(void)position;
+	return (int)fixture_random(f, 6) % 3;
+}
+
+static void remove_everywhere(struct fixture *f, fixture_pick *pick)
+{
+	struct storage_unit unit = {0};
+	for (uint64_t at = 0; at < f->n; at = unit.end) {
+		cr_assert_eq(storage_unit(f->r, at, &unit, &f->err), ERR_OK, "%s", f->err.text);
+		fixture_remove(f, at, pick);
+	}
+}
+
+static void check_all(struct fixture *f)
+{
+	struct storage_query q = EVERYTHING;
+	check_read(f, &q);
+	q.raw = q.include_system = true;
+	check_read(f, &q);
+	random_queries(f, 100);
+	for (size_t i = 0; i < ARRAY_LEN(random_names); i++)
+		check_facts(f, span_str(random_names[i]));
+}
+
+CONTRACT(remove, takes_nothing_from_what_is_given)
+{
+	for (size_t n = 100; n <= 800; n *= 2) {
+		random_batches(f, n, true);
+		storage_close_unit(f->s);
+		append_one(f, "x", RECORD_EVENT);
+		remove_everywhere(f, pick_withheld);
+		check_all(f);
+	}
+}
+
+CONTRACT(remove, leaves_the_others_and_every_leaf)
+{
+	for (size_t n = 100; n <= 800; n *= 2) {
+		random_batches(f, n, true);
+		storage_close_unit(f->s);
+		append_one(f, "x", RECORD_EVENT);
+		remove_everywhere(f, pick_any);
+		check_all(f);
+		remove_everywhere(f, pick_any);
+		check_all(f);
+	}
+}
+
+CONTRACT(remove, an_id_that_is_gone_may_come_again)
+{
+	append_one(f, "s", RECORD_EVENT);
+	append_one(f, "s", RECORD_EVENT);
+	storage_close_unit(f->s);
+	append_one(f, "x", RECORD_EVENT);
+	const struct storage_removal first = {.position = 0};
+	struct storage_id_fact facts[2] = {0};
+	uint64_t head;
+	cr_assert_eq(storage_remove(f->r, &first, 1, &f->err), ERR_OK, "%s", f->err.text);
+	memcpy(facts[0].id, f->records[0].id, RECORD_ID_BYTES);
+	memcpy(facts[1].id, f->records[1].id, RECORD_ID_BYTES);
+	cr_assert_eq(storage_lookup(f->s, NULL, 0, facts, 2, &f->arena, &head, &f->err), ERR_OK);
+	cr_assert(!facts[0].exists);
+	cr_assert(facts[1].exists);
+}
+
+CONTRACT_DURABLE(remove, an_index_made_anew_gives_the_same_facts)
+{
+	for (size_t n = 200; n <= 800; n *= 2) {
+		random_batches(f, n, true);
+		storage_close_unit(f->s);
+		append_one(f, "x", RECORD_EVENT);
+		remove_everywhere(f, pick_any);
+		fixture_reopen(f);
+		check_all(f);
+		fixture_reopen_unindexed(f);
+		check_all(f);
+		remove_everywhere(f, pick_withheld);
+		fixture_reopen(f);
+		check_all(f);
 	}
 }
 
@@ -448,7 +644,7 @@ CONTRACT_DURABLE(reopen, everything_is_as_it_was)
 {
 	struct storage_head before, after;
 	for (size_t n = 100; n <= 800; n *= 2) {
-		random_batches(f, n);
+		random_batches(f, n, false);
 		storage_head(f->s, &before);
 		fixture_reopen(f);
 		storage_head(f->s, &after);

@@ -372,6 +372,84 @@ Test(record, out_of_memory_is_an_error)
 	buf_release(&buf);
 }
 
+Test(record, what_is_erased_or_removed_keeps_position_and_leaf)
+{
+	for (size_t i = 0; i < SAMPLE_COUNT; i++) {
+		struct sample s;
+		struct buf buf, out;
+		struct record_view view, erased, removed;
+		struct span run, entry;
+		struct err err = {0};
+		uint8_t leaf[RECORD_HASH_BYTES], other[RECORD_HASH_BYTES];
+		buf_init(&buf, 4 * MIB);
+		buf_init(&out, 4 * MIB);
+		sample_get(i, &s);
+		sample_encode(&s, &buf);
+		run = buf_span(&buf);
+		cr_assert_eq(record_next(&run, &entry, NULL, &err), ERR_OK);
+		cr_assert_eq(record_decode(entry, &view, &err), ERR_OK);
+		cr_assert(record_has_body(entry));
+		cr_assert(!record_is_removed(entry));
+		record_leaf(&view, leaf);
+		cr_assert_eq(record_put_erased(&out, &view), ERR_OK);
+		cr_assert_eq(record_put_removed(&out, &view), ERR_OK);
+		run = buf_span(&out);
+		cr_assert_eq(record_next(&run, &entry, NULL, &err), ERR_OK);
+		cr_assert_eq(record_decode(entry, &erased, &err), ERR_OK, "%s", err.text);
+		cr_assert_eq(erased.content, RECORD_BODY_HASH);
+		cr_assert(span_eq(erased.header, view.header));
+		cr_assert(!record_has_body(entry));
+		record_leaf(&erased, other);
+		cr_assert(memcmp(leaf, other, sizeof(leaf)) == 0);
+		cr_assert_eq(record_next(&run, &entry, NULL, &err), ERR_OK);
+		cr_assert_eq(record_decode(entry, &removed, &err), ERR_OK, "%s", err.text);
+		cr_assert(record_is_removed(entry));
+		cr_assert_eq(removed.position, view.position);
+		record_leaf(&removed, other);
+		cr_assert(memcmp(leaf, other, sizeof(leaf)) == 0);
+		/* What has been erased can be erased again, and removed. */
+		out.n = 0;
+		cr_assert_eq(record_put_removed(&out, &erased), ERR_OK);
+		run = buf_span(&out);
+		cr_assert_eq(record_next(&run, &entry, NULL, &err), ERR_OK);
+		cr_assert_eq(record_decode(entry, &removed, &err), ERR_OK);
+		record_leaf(&removed, other);
+		cr_assert(memcmp(leaf, other, sizeof(leaf)) == 0);
+		buf_release(&buf);
+		buf_release(&out);
+	}
+}
+
+static bool act_of(uint32_t kind, struct span data, struct record_act *ret)
+{
+	struct record_view v = {.kind = kind, .position = 9, .content = RECORD_BODY, .data = data};
+	return record_act_get(&v, ret);
+}
+
+Test(record, acts_say_what_they_do)
+{
+	struct record_act act;
+	cr_assert(act_of(RECORD_DELETE, SPAN("\x0a\x01r"), &act));
+	cr_assert_eq(act.hide_below, 9u);
+	cr_assert(!act.erases);
+	cr_assert(act_of(RECORD_TRUNCATE, SPAN("\x10\x05\x18\x03"), &act));
+	cr_assert_eq(act.hide_below, 3u);
+	cr_assert(act_of(RECORD_TRUNCATE, SPAN("\x10\x05"), &act));
+	cr_assert_eq(act.hide_below, 9u);
+	cr_assert(act_of(RECORD_ERASE, SPAN(""), &act));
+	cr_assert(act.erases && act.erase_all && act.erase_snapshots);
+	cr_assert(act_of(RECORD_ERASE, SPAN("\x10\x02\x18\x03\x20\x01"), &act));
+	cr_assert(act.erases && !act.erase_all && !act.erase_snapshots);
+	struct record_view event = {.kind = RECORD_EVENT, .position = 4, .sequence = 3};
+	cr_assert(record_act_erases(&act, 9, &event));
+	cr_assert(!record_act_erases(&act, 4, &event));
+	event.sequence = 4;
+	cr_assert(!record_act_erases(&act, 9, &event));
+	cr_assert(!act_of(RECORD_ERASE, SPAN("\x2a\x01p"), &act)); /* of a prefix: it names what was done */
+	cr_assert(!act_of(RECORD_ERASE, SPAN("\x2a\x05p"), &act));
+	cr_assert(!act_of(RECORD_EVENT, SPAN(""), &act));
+}
+
 Test(record, category_is_what_stands_before_the_bar)
 {
 	cr_assert(span_eq_str(record_category(SPAN("cart|user|1")), "cart"));
