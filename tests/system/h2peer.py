@@ -112,6 +112,21 @@ class Peer(asyncio.Protocol):
                 pass  # the stream or the connection is over: there is no window to open
             self.flush()
 
+    def consumed_but_for_its_stream(self, size):
+        """The connection's window is opened again, its stream's is not: others go on."""
+        if size and not self.lost:
+            self.h2.increment_flow_control_window(size)
+            self.flush()
+
+    def stream_consumed(self, stream_id, size):
+        """The other half of that."""
+        if size and not self.lost:
+            try:
+                self.h2.increment_flow_control_window(size, stream_id)
+            except h2.exceptions.ProtocolError:
+                pass  # the stream is over: there is no window to open
+            self.flush()
+
     # --- out --------------------------------------------------------------
 
     def flush(self):

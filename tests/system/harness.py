@@ -97,7 +97,7 @@ class Process:
         """SIGKILL, and wait until it is gone."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(PATIENCE)
 
     def terminate(self, timeout=None):
         """SIGTERM, and return the exit code."""

@@ -76,7 +76,7 @@ class PlayedJournal:
 
     def stop(self):
         """Gone, with all its connections; what it holds stays."""
-        self.server.stop(None).wait()
+        assert self.server.stop(None).wait(PATIENCE)
 
     # --- what a test does
 
@@ -204,7 +204,7 @@ class PlayedJournal:
             yield future.result()
 
     def _append_unary(self, request, context):
-        response = self._submit(request).answer.result()
+        response = self._submit(request).answer.result(4 * PATIENCE)
         if response.HasField("refusal"):
             context.abort(next(c for c in grpc.StatusCode if c.value[0] == response.refusal.code),
                           response.refusal.text)

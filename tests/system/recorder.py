@@ -48,6 +48,7 @@ CODECS = {
     HANDLE: (protos.event_sourced.EventSourcedStreamIn, protos.event_sourced.EventSourcedStreamOut),
 }
 
+WINDOW = 65535  # bytes that a stream may be ahead, HTTP/2's own default
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 2, 7, 8
 
 # Seconds that a condition may take to come true; raised where everything is slower, as under sanitizers.
@@ -94,6 +95,7 @@ class _Stream:
         self.inward = _Deframer(request.FromString if request else bytes)
         self.outward = _Deframer(response.FromString if response else bytes)
         self.headers_sent = self.half_closed = self.ended = self.over = False
+        self.unread = 0  # bytes that the proxy has sent and its window is short of
 
 
 def _text(headers):
@@ -204,8 +206,12 @@ class Connection:
             self._rec.add(Violation(self._by(peer), "undecodable message: %s" % wrong), stream)
         if other:
             other.send_data(other_id, event.data, lambda: peer.consumed(event.stream_id, size))
-        else:
+        elif self._rec.reading or stream.path != HANDLE:
             peer.consumed(event.stream_id, size)
+        else:
+            stream.unread += size
+            peer.consumed_but_for_its_stream(size)
+            self._rec.add(None, None)
 
     def _on_StreamEnded(self, peer, event):
         stream = self._stream(peer, event)
@@ -333,6 +339,10 @@ class StreamView:
         """RST_STREAM by the function."""
         self._rec.run(self._reset, code)
 
+    def wait_full(self):
+        """Wait until the proxy can send nothing more on this stream, see Recorder.stop_reading."""
+        self._rec.wait(lambda: self._stream.unread == WINDOW, "a full window on stream %d" % self.number)
+
     def drop(self):
         """The function dies: the connection of this stream is lost."""
         self._rec.run(self.connection.drop)
@@ -378,6 +388,7 @@ class Recorder:
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._server, self._obliging = None, False
+        self.reading = True
         self._thread = threading.Thread(target=self._loop.run_forever, name="recorder", daemon=True)
         self._thread.start()
         self.port = port or free_port()
@@ -396,7 +407,7 @@ class Recorder:
             self.unlisten()
             self.drop()
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+            self._thread.join(PATIENCE)
             self._loop.close()
 
     def run(self, function, *args):
@@ -421,6 +432,19 @@ class Recorder:
     def drop(self):
         """Lose all connections, as if the function had died."""
         self.run(lambda: [c.drop() for c in self.connections])
+
+    def stop_reading(self):
+        """Where the test plays the function: it reads no more of its entities' streams than their windows
+        allow. `StreamView.wait_full` waits until that much has come."""
+        self.reading = False
+
+    def read_on(self):
+        def read():
+            self.reading = True
+            for stream in self._streams.values():
+                unread, stream.unread = stream.unread, 0
+                stream.conn.down.stream_consumed(stream.down_id, unread)
+        self.run(read)
 
     def oblige(self):
         """Where the test plays the function and plays no more: end every stream that the proxy has

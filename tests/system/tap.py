@@ -1,9 +1,51 @@
 """pytest's results as TAP, so that automake counts every test. Used by `run`; without it pytest prints as
 it always does."""
 
+import contextlib
 import os
 import shlex
+import signal
 import sys
+
+# What a single test may take, in each of its parts (set up, call, tear down). One that hangs fails by name
+# and lets those after it go on; a whole program has CAIRN_TEST_MAX_S, by tests/run-tap.
+ONE_MAX_S = float(os.environ.get("CAIRN_TEST_ONE_MAX_S") or
+                  float(os.environ.get("CAIRN_TEST_MAX_S") or 600) / 2)
+NAME_MAX = 100  # characters of a test's name that are shown
+
+
+@contextlib.contextmanager
+def bounded():
+    """The main thread is interrupted wherever it stands when the time is over."""
+    def too_long(number, frame):
+        raise AssertionError("the test did not end within %g s" % ONE_MAX_S)
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, ONE_MAX_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def bounds(pytest):
+    """A pytest plugin that holds every part of every test to the bound."""
+    class Bounds:
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_setup(self):
+            with bounded():
+                yield
+
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_call(self):
+            with bounded():
+                yield
+
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_teardown(self):
+            with bounded():
+                yield
+    return Bounds()
 
 
 class Tap:
@@ -38,6 +80,7 @@ class Tap:
             return
         self._count += 1
         name = report.nodeid.split("::", 1)[-1].replace("#", "")
+        name = name if len(name) <= NAME_MAX else name[:NAME_MAX - 1] + "…"
         failed = [r for r in worst if r.failed]
         skipped = [r for r in worst if r.skipped]
         if failed:
@@ -74,8 +117,8 @@ def main(files):
     more = shlex.split(os.environ.get("CAIRN_PYTEST_ARGS", ""))
     here = os.path.dirname(os.path.abspath(__file__))
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", here,
-               "-o", "faulthandler_timeout=300"]  # where a test that hangs stands
-    return pytest.main(files + more + options, plugins=[plugin])
+               "-o", "faulthandler_timeout=%g" % (0.9 * ONE_MAX_S)]  # where a test that hangs stands
+    return pytest.main(files + more + options, plugins=[plugin, bounds(pytest)])
 
 
 if __name__ == "__main__":

@@ -260,65 +260,44 @@ def test_a_journal_that_falls_silent_fails_the_activation(lab):
     stage.quiet()
 
 
-class SlowFunction:
-    """A function that does not read its entities' streams until told to."""
-
-    def __init__(self):
-        self.go = threading.Event()
-        self.events = 0
-        method = grpc.unary_unary_rpc_method_handler
-        handlers = [
-            grpc.method_handlers_generic_handler("cloudstate.EntityDiscovery", {
-                "discover": method(lambda request, context: model.spec(),
-                                   response_serializer=protos.cloudstate.EntitySpec.SerializeToString)}),
-            grpc.method_handlers_generic_handler("cloudstate.eventsourced.EventSourced", {
-                "handle": grpc.stream_stream_rpc_method_handler(
-                    self.handle, protos.event_sourced.EventSourcedStreamIn.FromString,
-                    protos.event_sourced.EventSourcedStreamOut.SerializeToString)})]
-        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), handlers,
-                                  options=[("grpc.max_receive_message_length", 8 << 20)])
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
-        self.server.start()
-
-    def handle(self, requests, context):
-        self.go.wait(harness.PATIENCE)
-        for message in requests:
-            if message.HasField("event"):
-                self.events += 1
-            if message.HasField("command"):
-                e = Entity(model.MODEL, message.command.entity_id)
-                yield e.reply(message.command.id, response(str(self.events))).message
-
-
 def resident_mib(process):
     text = pathlib.Path("/proc/%d/status" % process.pid).read_text()
     return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) / 1024
 
 
 def test_a_function_that_reads_slowly_costs_little(lab):
+    """And is no journal that has fallen silent, whatever the time-out of a load."""
     journal = lab.cairnd("file:%s" % (lab.folder / "data"))
     client = Journal(journal.port)
     large = happened("x" * (1 << 20)).SerializeToString()
-    for _ in range(16):
+    for _ in range(10):
         client.append(to_stream("model|e", *[event(type=HAPPENED, data=large) for _ in range(4)]))
-    function = SlowFunction()
+    stage = Stage(lab, journal=journal, options=["--load-timeout", "500ms"])
+    answered(stage, "warm")
+    before = resident_mib(stage.proxy)
+    measured = not os.environ.get("CAIRN_SANITIZER")  # whose own memory it would be
+    stage.rec.stop_reading()
+    e = stage.entity("e")
+    answer = stage.send(request("e", "go"))
+    stream = stage.rec.entity(e)
+    stream.expect(e.init())
+    stream.wait_full()
+    journal.process.send_signal(19)  # SIGSTOP
     try:
-        proxy = lab.proxy(function, journal, options=["--load-timeout", "1s"])
-        before = resident_mib(proxy)
-        call = harness.channel_to(proxy.port).unary_unary(
-            "/%s/Process" % model.MODEL, model.pb.Request.SerializeToString, model.pb.Response.FromString)
-        answer = call.future(request("e", "go"), timeout=harness.PATIENCE)
-        measured = not os.environ.get("CAIRN_SANITIZER")  # whose own memory it would be
-        quick = time.monotonic() + 2  # the load's time-out passes, and does not count while the function is full
-        while time.monotonic() < quick:
-            assert not measured or resident_mib(proxy) - before < 16, "it holds what the function does not read"
+        for late in ("late", "later"):  # each is given up when the time is over, and the first was before it
+            stage.failed(stage.send(request(late, "go")), "UNAVAILABLE")
+            assert not measured or resident_mib(stage.proxy) - before < 16, "it holds what is not read"
             assert not answer.done(), answer.exception()
-            time.sleep(0.05)
-        function.go.set()
-        assert answer.result() == response("64")
     finally:
-        function.go.set()
-        function.server.stop(0).wait()
+        journal.process.send_signal(18)  # SIGCONT
+    stage.rec.read_on()
+    for sequence in range(1, 41):
+        seen = stream.next()
+        assert seen.event.sequence == sequence and seen.event.payload.value == large
+    stream.expect(e.command(1, "Process", request("e", "go")))
+    stream.send(e.reply(1, response("40")).message)
+    assert answer.result() == response("40")
+    stage.quiet()
 
 
 # --- a changed spec, while streams live on -----------------------------------------------------

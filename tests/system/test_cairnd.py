@@ -1,6 +1,7 @@
 """cairnd as a process: what it says, what it refuses, how it ends, and what it does about wrong input."""
 
 import json
+import os
 import random
 import re
 import resource
@@ -418,9 +419,6 @@ def test_a_reader_that_stops_reading_costs_little(lab, cairnd, journal, each, co
     of some to a response, of two responses, and as large as they may be."""
     import h2.connection
     import h2.settings
-    program = tools.program("cairnd").read_bytes()
-    if b"__asan_init" in program or b"__tsan_init" in program:
-        pytest.skip("under a sanitizer its own memory would be measured")
     size, ahead = 256 << 20, (8 << 20) // each
     stream = journal.append_stream()
     for n in range(size // each + 1):
@@ -458,12 +456,13 @@ def test_a_reader_that_stops_reading_costs_little(lab, cairnd, journal, each, co
             if n % 20 == 0:
                 assert len(other.read(stream="small")) == n + 2
             most = max(most, anonymous_bytes(cairnd) - before)
-        assert most <= 8 << 20, "%.1f MiB" % (most / 2**20)
+        measured = not os.environ.get("CAIRN_SANITIZER")  # whose own memory it would be
+        assert not measured or most <= 8 << 20, "%.1f MiB" % (most / 2**20)
         # It was under way all the time, and it comes when it is wanted, for no more.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         got = 0
         while got < 64 << 20:
             got += len(raw.recv(1 << 20))
             most = max(most, anonymous_bytes(cairnd) - before)
-        assert most <= 8 << 20, "%.1f MiB while it is read" % (most / 2**20)
+        assert not measured or most <= 8 << 20, "%.1f MiB while it is read" % (most / 2**20)
     other.close()

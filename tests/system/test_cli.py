@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import signal
 import subprocess
 import uuid
@@ -13,6 +14,7 @@ import tools
 from harness import scaled
 from journal_client import Journal, check_whole, event, rec, to_stream
 from ports import free_port
+from recorder import PATIENCE
 
 
 @pytest.fixture
@@ -80,19 +82,32 @@ def test_lines_become_events_in_order(cairn):
     assert len(cairn("read", "s", "-o", "jsonl").lines()) == 2503
 
 
+def next_line(process):
+    """The next line of a program's output, which is a pipe without a buffer of ours; waited for, but not for
+    ever."""
+    line = b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+        assert ready, "no line came; so far %r" % line
+        byte = process.stdout.read(1)
+        assert byte, "it ended with %r: %s" % (line, process.stderr.read())
+        line += byte
+    return line
+
+
 def test_lines_are_appended_once_whatever_happens_to_the_journal(lab):
     """Our own client while cairnd is killed: it repeats by id, and the order stays."""
     cairnd = lab.cairnd()
     process = subprocess.Popen(
         [tools.program("cairn"), "append", "s", "--lines", "--timeout", "60s", "-o", "jsonl", "--journal",
-         "127.0.0.1:%d" % cairnd.port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+         "127.0.0.1:%d" % cairnd.port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        bufsize=0)
     wanted = []
     for n in range(scaled(12, 2)):
         for _ in range(300):
             wanted.append(str(len(wanted)))
             process.stdin.write(b"%s\n" % wanted[-1].encode())
-        process.stdin.flush()
-        process.stdout.readline()  # something of it is acknowledged, something is under way
+        next_line(process)  # something of it is acknowledged, something is under way
         cairnd.kill()
         cairnd.start()
         cairnd.ready()
@@ -228,10 +243,10 @@ class Tail:
     def __init__(self, port, *arguments):
         self.process = subprocess.Popen(
             [tools.program("cairn"), "tail", "-o", "jsonl", *arguments], stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % port})
+            stderr=subprocess.PIPE, bufsize=0, env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % port})
 
     def next(self):
-        return json.loads(self.process.stdout.readline())
+        return json.loads(next_line(self.process))
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)

@@ -17,7 +17,7 @@ import protos
 import tools
 from entity import effect
 from model import happened, request, response
-from recorder import CANCEL, DISCOVER
+from recorder import CANCEL, DISCOVER, PATIENCE
 from records import HalfClose, Reset, ToFunction
 from reflection import Reflection
 from stage import Stage
@@ -287,7 +287,7 @@ def test_an_http_client_that_leaves_withdraws_what_waits(stage):
                 if line.startswith('cairn_proxy_commands_waiting{service="cairn.test.Model"}')]
     harness.eventually(lambda: commands() == [2], "it waits")
     leaving.kill()
-    leaving.wait()
+    leaving.wait(PATIENCE)
     harness.eventually(lambda: commands() == [1], "it is withdrawn")
     stream.send(e.reply(1, response("")).message)
     answer.result()

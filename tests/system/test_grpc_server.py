@@ -1,10 +1,13 @@
 """Our gRPC server against clients that no one here wrote: Python grpcio, grpc-go's interop client, grpcurl,
 h2load, h2spec, curl. The server is tests/grpc/interop_server.c."""
 
+import collections
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -256,17 +259,56 @@ def test_calls_from_many_threads(client):
     assert not wrong
 
 
+PING, GOAWAY, ACK = 6, 7, 1  # types of HTTP/2 frames, and a flag
+CLIENT, SERVER = "client", "server"
+
+
+class Wiretap:
+    """Passes the bytes of one connection on as they are, and counts the frames: `count[who, type, flags]`."""
+
+    def __init__(self, port):
+        self.count = collections.Counter()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(harness.PATIENCE)
+        self.port, self._to = self._listener.getsockname()[1], port
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with self._listener:
+            client, _ = self._listener.accept()
+        server = socket.create_connection(("127.0.0.1", self._to))
+        threading.Thread(target=self._pass_on, args=(CLIENT, client, server, 24), daemon=True).start()
+        self._pass_on(SERVER, server, client, 0)
+
+    def _pass_on(self, who, source, to, preface):
+        left = b""
+        with contextlib.suppress(OSError):  # one side is lost: so is the other
+            while data := source.recv(65536):
+                left += data
+                if preface and len(left) >= preface:
+                    left, preface = left[preface:], 0
+                while not preface and len(left) >= 9 and len(left) >= 9 + int.from_bytes(left[:3], "big"):
+                    self.count[who, left[3], left[4]] += 1
+                    left = left[9 + int.from_bytes(left[:3], "big"):]
+                to.sendall(data)
+            to.shutdown(socket.SHUT_RDWR)
+
+
 def test_idle_channel_with_keepalive_pings_stays(server, interop):
-    pinging = Client(server.port, interop, grpc_keepalive_time_ms=100, grpc_keepalive_permit_without_calls=1,
+    """PINGs without a call (grpcio sends one a second at most, however often it is told to): each is answered,
+    and the server does not mind more than the two that others bear."""
+    wire = Wiretap(server.port)
+    pinging = Client(wire.port, interop, grpc_keepalive_time_ms=100, grpc_keepalive_permit_without_calls=1,
                      **{"grpc_http2.max_pings_without_data": 0})
     states = []
     try:
         pinging.channel.subscribe(lambda state: states.append(state))
         pinging.echo()(b"1", timeout=20)
         harness.eventually(lambda: grpc.ChannelConnectivity.READY in states, "the channel is ready")
-        before = len(states)
-        time.sleep(1)
+        before, pings = len(states), wire.count[SERVER, PING, ACK]
+        harness.eventually(lambda: wire.count[SERVER, PING, ACK] >= pings + 4, "4 PINGs are answered")
         assert pinging.echo()(b"2", timeout=20) == b"2"
+        assert wire.count[SERVER, GOAWAY, 0] == 0
         assert len(states) == before, states
     finally:
         pinging.channel.close()

@@ -9,8 +9,8 @@ from google.protobuf import empty_pb2, wrappers_pb2
 
 import protos
 from entity import Entity
-from recorder import (CANCEL, DISCOVER, HANDLE, NO_ERROR, REPORT, Broken, End, FromFunction, HalfClose, Open,
-                      Recorder, Reset, ToFunction)
+from recorder import (CANCEL, DISCOVER, HANDLE, NO_ERROR, PATIENCE, REPORT, Broken, End, FromFunction,
+                      HalfClose, Open, Recorder, Reset, ToFunction)
 
 CART = Entity("com.example.shoppingcart.ShoppingCart", "cart-1")
 EMPTY = empty_pb2.Empty()
@@ -43,7 +43,7 @@ class Function:
         return self
 
     def __exit__(self, *exc):
-        self.server.stop(None).wait()
+        assert self.server.stop(None).wait(PATIENCE)
 
 
 def echo(requests, context):
@@ -94,7 +94,7 @@ class Stream:
         while True:
             with self._ready:
                 while not self._items:
-                    self._ready.wait()
+                    assert self._ready.wait(4 * PATIENCE), "no test sends anything"
                 item = self._items.pop(0)
             if item is None:
                 return

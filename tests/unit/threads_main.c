@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define TEST_MAX_S 300 /* as in tests/run-tap */
+#define SKIPPED 77     /* exit status */
 
 /* Where Test() and TestSuite() register; the linker makes the names. */
 extern struct criterion_test *__start_cr_tst[], *__stop_cr_tst[];
@@ -49,6 +50,17 @@ void criterion_abort_test(void)
 void criterion_continue_test(void)
 {
 	__atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED);
+}
+void criterion_skip_test(const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	printf("# ");
+	vprintf(format, ap);
+	va_end(ap);
+	putchar('\n');
+	fflush(stdout);
+	_exit(SKIPPED);
 }
 void criterion_send_assert(struct criterion_assert_stats *stats)
 {
@@ -109,8 +121,11 @@ static int test_run(const struct criterion_test *test, int number)
 	waitpid(pid, &status, 0);
 	int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
-	int ok = signal == wanted_signal && (signal || code == test->data->exit_code);
+	bool skipped = !signal && code == SKIPPED;
+	int ok = skipped || (signal == wanted_signal && (signal || code == test->data->exit_code));
 	printf("%s %d - %s::%s", ok ? "ok" : "not ok", number, test->category, test->name);
+	if (skipped)
+		printf(" # SKIP for the reason above");
 	if (!ok)
 		printf(" signal %d, exit status %d", signal, code);
 	putchar('\n');

@@ -219,11 +219,23 @@ void rig_turn(struct rig *rig)
 	loop_timer_free(timer);
 }
 
-void rig_turn_for(struct rig *rig, int64_t ms)
+static void rig_on_settled(const struct grpc_result *result, struct span reply, void *arg)
 {
-	int64_t end = rig_now_ms() + ms;
-	while (rig_now_ms() < end)
-		rig_turn(rig);
+	(void)reply;
+	must(result->code == GRPC_OK);
+	*(bool *)arg = true;
+}
+
+void rig_settle(struct rig *rig)
+{
+	for (int i = 0; i < 3; i++) {
+		bool done = false;
+		struct grpc_channel_config config = {.target = rig->target};
+		struct grpc_channel *ch = grpc_channel_new(rig->loop, &config, NULL, NULL);
+		grpc_channel_unary(ch, "/test.Echo/Unary", SPAN("x"), -1, false, rig_on_settled, &done);
+		RIG_UNTIL(rig, done);
+		grpc_channel_free(ch);
+	}
 }
 
 static void rig_on_state(struct grpc_channel *ch, enum grpc_channel_state state, const struct err *why,

@@ -56,7 +56,9 @@ void rig_stop(struct rig *rig);
 		cr_assert(cond, "not within 10 s: %s", #cond); \
 	} while (0)
 void rig_turn(struct rig *rig);
-void rig_turn_for(struct rig *rig, int64_t ms);
+/* What was written before has arrived and been acted on: calls have been made and answered since, on
+ * connections of their own, by the same loop. */
+void rig_settle(struct rig *rig);
 int64_t rig_now_ms(void);
 
 void got_init(struct got *got);

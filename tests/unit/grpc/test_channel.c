@@ -1,6 +1,7 @@
 #include <config.h>
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -41,7 +42,7 @@ Test(channel, connects_on_need_and_tells_each_state)
 {
 	struct rig rig;
 	rig_start(&rig);
-	rig_turn_for(&rig, 30);
+	rig_settle(&rig);
 	cr_assert_eq(grpc_channel_state(rig.channel), GRPC_CHANNEL_IDLE);
 	cr_assert_eq(ask(&rig, rig.channel, 5000, false).code, GRPC_OK);
 	rig_turn(&rig);
@@ -51,9 +52,21 @@ Test(channel, connects_on_need_and_tells_each_state)
 	rig_stop(&rig);
 }
 
+/* On most machines a line of /etc/hosts; a root directory alone need not have one. */
+static bool localhost_is_known(void)
+{
+	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *list;
+	if (getaddrinfo("localhost", "1", &hints, &list) != 0)
+		return false;
+	freeaddrinfo(list);
+	return true;
+}
+
 Test(channel, a_name_is_resolved_without_blocking)
 {
 	struct rig rig;
+	if (!localhost_is_known())
+		cr_skip_test("nobody here knows the name localhost: /etc/hosts is missing");
 	rig_start(&rig);
 	char target[32];
 	snprintf(target, sizeof(target), "localhost:%d", grpc_server_port(rig.server));
@@ -61,8 +74,15 @@ Test(channel, a_name_is_resolved_without_blocking)
 	struct grpc_channel *ch = grpc_channel_new(rig.loop, &config, NULL, NULL);
 	cr_assert_eq(ask(&rig, ch, 5000, false).code, GRPC_OK);
 	grpc_channel_free(ch);
-	config.target = "name.that.is.none.invalid:1";
-	ch = grpc_channel_new(rig.loop, &config, NULL, NULL);
+	rig_stop(&rig);
+}
+
+Test(channel, a_name_that_is_none_is_said_to_be_none)
+{
+	struct rig rig;
+	struct grpc_channel_config config = {.target = "name.that.is.none.invalid:1"};
+	rig_start(&rig);
+	struct grpc_channel *ch = grpc_channel_new(rig.loop, &config, NULL, NULL);
 	struct answer answer = ask(&rig, ch, 9000, false);
 	cr_assert_eq(answer.code, GRPC_UNAVAILABLE);
 	cr_assert(answer.not_sent);
@@ -93,10 +113,9 @@ Test(channel, a_target_without_a_port_fails_with_its_reason)
 }
 
 /* Frees the server and listens on its port again. */
-static void restart_server(struct rig *rig, int64_t pause_ms)
+static void restart_server(struct rig *rig)
 {
 	grpc_server_free(rig->server);
-	rig_turn_for(rig, pause_ms);
 	struct grpc_server_config config = {.listen = rig->target};
 	rig->server = grpc_server_new(&config, &rig->loop, 1);
 	rig_add_methods(rig);
@@ -111,7 +130,7 @@ Test(channel, a_lost_connection_ends_its_calls_and_is_made_again_on_need)
 	got_init(&got);
 	rig_call(&rig, "Never", &got);
 	RIG_UNTIL(&rig, rig.opened == 1);
-	restart_server(&rig, 0);
+	restart_server(&rig);
 	RIG_UNTIL(&rig, got.done);
 	cr_assert_eq(got.code, GRPC_UNAVAILABLE);
 	cr_assert(got.reset);
@@ -173,13 +192,14 @@ Test(channel, attempts_are_spread_by_a_growing_pause)
 	struct grpc_channel_config config = {
 		.target = "127.0.0.1:1", .backoff_min_ms = 40, .backoff_max_ms = 120};
 	struct grpc_channel *ch = grpc_channel_new(rig.loop, &config, note_attempt, &attempts);
+	int64_t began = rig_now_ms();
 	grpc_channel_connect(ch);
 	RIG_UNTIL(&rig, attempts.n == 5);
-	/* 40, 80, 120, 120, each less a fifth at most. */
-	cr_assert_geq(attempts.at_ms[1] - attempts.at_ms[0], 31);
-	cr_assert_geq(attempts.at_ms[2] - attempts.at_ms[1], 63);
-	cr_assert_geq(attempts.at_ms[3] - attempts.at_ms[2], 95);
-	cr_assert_geq(attempts.at_ms[4] - attempts.at_ms[3], 95);
+	/* Pauses of 40, 80, 120, 120, each less a fifth at most. All in all: of two neighbours the first may
+	 * be told late, where the machine is busy. */
+	static const int64_t least_ms[] = {0, 31, 94, 189, 284};
+	for (size_t i = 0; i < ARRAY_LEN(least_ms); i++)
+		cr_assert_geq(attempts.at_ms[i] - began, least_ms[i]);
 	grpc_channel_free(ch);
 	rig_stop(&rig);
 }
@@ -250,10 +270,12 @@ Test(channel, drain_waits_for_calls_and_takes_no_more)
 	grpc_call_send(call, SPAN("1"));
 	RIG_UNTIL(&rig, got.messages == 1);
 	grpc_server_drain(rig.server, 10000, note_drained, &rig);
-	rig_turn_for(&rig, 50);
+	/* Once the channel has seen the GOAWAY, a new call goes elsewhere, and there is nobody. */
+	enum grpc_code code;
+	while ((code = ask(&rig, rig.channel, 2000, false).code) == GRPC_OK)
+		;
+	cr_assert_eq(code, GRPC_UNAVAILABLE);
 	cr_assert_not(rig.drained);
-	/* The channel has seen the GOAWAY: a new call goes elsewhere, and there is nobody. */
-	cr_assert_eq(ask(&rig, rig.channel, 2000, false).code, GRPC_UNAVAILABLE);
 	grpc_call_send(call, SPAN("2"));
 	RIG_UNTIL(&rig, got.messages == 2);
 	cr_assert_not(rig.drained);
@@ -265,20 +287,34 @@ Test(channel, drain_waits_for_calls_and_takes_no_more)
 	rig_stop(&rig);
 }
 
+/* Adds what has come to what has. */
+static bool receive(int fd, struct buf *got)
+{
+	uint8_t bytes[512];
+	ssize_t n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	if (n > 0)
+		must(buf_append(got, bytes, (size_t)n) == ERR_OK);
+	return n > 0 || got->n > 0;
+}
+
 /* A peer that has nothing to say reads nothing either: no answer to the ping will come. */
 Test(channel, drain_does_not_wait_for_an_idle_client_that_is_silent)
 {
 	struct rig rig;
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+	static const char heard[9] = {0, 0, 0, 4, 1}; /* the server's SETTINGS with ACK: it has read ours */
+	struct buf got;
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	buf_init(&got, MIB);
 	rig_start(&rig);
 	to.sin_port = htons((uint16_t)grpc_server_port(rig.server));
 	cr_assert_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
 	cr_assert_eq(write(fd, hello, sizeof(hello)), (ssize_t)sizeof(hello));
-	rig_turn_for(&rig, 50);
+	RIG_UNTIL(&rig, receive(fd, &got) && memmem(got.p, got.n, heard, sizeof(heard)));
 	grpc_server_drain(rig.server, 60000, note_drained, &rig);
 	RIG_UNTIL(&rig, rig.drained);
+	buf_release(&got);
 	close(fd);
 	rig_stop(&rig);
 }
@@ -310,7 +346,14 @@ Test(channel, an_idle_connection_is_closed_and_a_busy_one_kept)
 	struct grpc_call *call = rig_call(&rig, "Chat", &got);
 	grpc_call_send(call, SPAN("1"));
 	RIG_UNTIL(&rig, got.messages == 1);
-	rig_turn_for(&rig, 300);
+	/* As long as the busy one is busy, an idle one is closed, and another one. */
+	for (int i = 0; i < 2; i++) {
+		struct grpc_channel_config config = {.target = rig.target};
+		struct grpc_channel *idle = grpc_channel_new(rig.loop, &config, NULL, NULL);
+		cr_assert_eq(ask(&rig, idle, 5000, false).code, GRPC_OK);
+		RIG_UNTIL(&rig, grpc_channel_state(idle) == GRPC_CHANNEL_IDLE);
+		grpc_channel_free(idle);
+	}
 	cr_assert_eq(grpc_channel_state(rig.channel), GRPC_CHANNEL_READY);
 	grpc_call_half_close(call);
 	RIG_UNTIL(&rig, got.done);
@@ -385,7 +428,7 @@ Test(channel, a_held_call_stops_the_sender)
 		sent += 64 * KIB;
 		rig_turn(&rig);
 	}
-	rig_turn_for(&rig, 50);
+	rig_settle(&rig);
 	cr_assert_lt((size_t)got.messages * 64 * KIB, 4 * MIB);
 	struct grpc_call *second = rig_call(&rig, "Chat", &other);
 	grpc_call_send(second, SPAN("through"));
@@ -406,7 +449,13 @@ struct spread {
 	struct loop *loops[LOOPS];
 	atomic_uint served[LOOPS];
 	atomic_uint astray; /* callbacks on a wrong thread */
+	atomic_bool drained;
 };
+
+static void spread_drained(void *arg)
+{
+	atomic_store(&((struct spread *)arg)->drained, true);
+}
 
 static void spread_echo(struct grpc_call *call, struct span request, void *arg)
 {
@@ -447,13 +496,12 @@ Test(channel, connections_are_spread_over_the_loops)
 	for (size_t i = 0; i < LOOPS; i++)
 		cr_assert_eq(atomic_load(&spread.served[i]), CHANNELS / LOOPS * CALLS_EACH);
 	cr_assert_eq(atomic_load(&spread.astray), 0);
-	grpc_server_drain(rig.server, 5000, note_drained, &rig);
+	grpc_server_drain(rig.server, 5000, spread_drained, &spread);
 	for (size_t i = 0; i < CHANNELS; i++)
 		grpc_channel_free(channels[i]);
-	rig_turn_for(&rig, 50);
+	RIG_UNTIL(&rig, atomic_load(&spread.drained));
 	for (size_t i = 0; i < LOOPS; i++)
 		loop_thread_join(spread.loops[i]);
-	cr_assert(rig.drained);
 	grpc_server_free(rig.server);
 	for (size_t i = 0; i < LOOPS; i++)
 		loop_free(spread.loops[i]);

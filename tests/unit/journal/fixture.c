@@ -5,7 +5,6 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -79,8 +78,6 @@ static enum storage_outcome fake_append(struct storage *s, uint64_t expected_hea
 	f->last_count = count;
 	if (f->on_append)
 		f->on_append(f, records, count);
-	if (f->delay_us)
-		usleep((useconds_t)f->delay_us);
 	if (has_stream(records, count, f->refuse_stream)) {
 		err_set(err, ERR_INTERNAL, "fake refuses %s", f->refuse_stream);
 		return STORAGE_REFUSED;

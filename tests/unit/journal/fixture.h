@@ -32,7 +32,6 @@ struct fake {
 	void (*on_append)(struct fake *f, const struct storage_record *records, size_t count);
 	void (*on_moved)(struct fake *f); /* what another writer does meanwhile */
 	void *arg;
-	int64_t delay_us; /* real time that an append takes */
 	size_t appends, lookups, last_count;
 };
 struct fake *fake_new(void); /* owned by whoever closes the storage */

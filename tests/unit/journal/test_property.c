@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +103,7 @@ static void worker_append(struct worker *w, struct told *t)
 			worker_send(w, &part); /* twice at once, as after a lost answer */
 		while (w->pending > 0)
 			if (!mailbox_drain(&w->mailbox))
-				usleep(20);
+				sched_yield();
 	} while (!t->acknowledged && !t->refused);
 }
 
@@ -216,6 +217,8 @@ static void lose_answers(struct fake *f, const struct storage_record *records, s
 	struct rng *rng = f->arg;
 	(void)records;
 	(void)count;
+	for (unsigned n = rng_below(rng, 8); n > 0; n--)
+		sched_yield(); /* others come in between */
 	static const enum storage_outcome bad[] = {STORAGE_UNKNOWN, STORAGE_FULL, STORAGE_MOVED};
 	f->script_at = f->script_count = 0;
 	if (rng_below(rng, 6) == 0)
@@ -244,7 +247,6 @@ static void race(const char *uri)
 	fprintf(stderr, "# CAIRN_SEED=%llu\n", (unsigned long long)seed);
 	f->on_append = lose_answers;
 	f->arg = &storage_rng;
-	f->delay_us = 100;
 	mailbox_init(&m, NULL, NULL);
 	struct journal_config config = {.storage = &f->base, .threads = true};
 	cr_assert(journal_open(&config, &j, NULL) == ERR_OK);
@@ -370,6 +372,17 @@ static void visit_open(struct visitor *w, struct visit *v)
 	journal_read_next(v->read);
 }
 
+/* They have not all ended by themselves, and so many pages together have not come yet. */
+static bool visits_go_on(const struct visit *v, size_t count, unsigned pages)
+{
+	unsigned came = 0, over = 0;
+	for (size_t i = 0; i < count; i++) {
+		came += v[i].pages;
+		over += v[i].over;
+	}
+	return came < pages && over < count;
+}
+
 static void *visitor_main(void *arg)
 {
 	struct visitor *w = arg;
@@ -377,9 +390,10 @@ static void *visitor_main(void *arg)
 	for (unsigned i = 0; i < VISITS; i += 6) {
 		for (unsigned k = i; k < i + 6; k++)
 			visit_open(w, &w->visits[k]);
-		for (unsigned turns = 200; turns && !atomic_load(w->stop); turns--)
+		unsigned wanted = rng_below(&w->rng, 40);
+		while (visits_go_on(&w->visits[i], 6, wanted) && !atomic_load(w->stop))
 			if (!mailbox_drain(&w->mailbox))
-				usleep(50);
+				sched_yield();
 		for (unsigned k = i; k < i + 6; k++)
 			if (!w->visits[k].over)
 				journal_read_close(w->visits[k].read);

@@ -148,7 +148,6 @@ Test(reader, threads_wake_for_jobs_heads_and_deadlines)
 	pool_submit(b.pool, &w[0].job, 0, 0);
 	pool_submit(b.pool, &w[1].job, 3, 60000000);
 	pool_submit(b.pool, &w[2].job, 9, 20000);
-	usleep(1000);
 	pool_head_moved(b.pool, 3);
 	for (unsigned i = 0; i < 5000 && w[0].dones + w[1].dones + w[2].dones < 3; i++) {
 		usleep(1000);

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ SEED = int(os.environ.get('CAIRN_SEED', str(random.SystemRandom().randrange(2**3
 # libprotobuf reports every broken string on stderr by itself: that goes nowhere, Python's own errors do not.
 sys.stderr = os.fdopen(os.dup(2), 'w')
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+ANSWER_MAX_S = 60
 TYPES = ['Scalars', 'Optionals', 'Lists', 'Maps', 'Choices', 'Tree', 'Known', 'KnownLists', 'Names', 'All']
 
 
@@ -39,14 +41,26 @@ class Ours:
         self.process = subprocess.Popen([os.path.join(BUILD, 'pbdyn_oracle')], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=sys.stderr)
 
+    def silent(self, number, frame):
+        self.process.kill()
+        raise AssertionError(f'the program did not answer within {ANSWER_MAX_S} s')
+
     def ask(self, op, *args):
+        signal.signal(signal.SIGALRM, self.silent)
+        signal.alarm(ANSWER_MAX_S)
+        try:
+            return self.exchange(op, *args)
+        finally:
+            signal.alarm(0)
+
+    def exchange(self, op, *args):
         body = op.encode() + b''.join(
             struct.pack('<I', len(a)) + a for a in (x.encode() if isinstance(x, str) else x for x in args))
         self.process.stdin.write(struct.pack('<I', len(body)) + body)
         self.process.stdin.flush()
         head = self.process.stdout.read(5)
         if len(head) != 5:
-            raise AssertionError(f'the program died (status {self.process.wait()}) on {op} {args!r}')
+            raise AssertionError(f'the program died (status {self.process.wait(ANSWER_MAX_S)}) on {op} {args!r}')
         result = self.process.stdout.read(struct.unpack('<I', head[:4])[0] - 1)
         return head[4], result
 
@@ -779,7 +793,7 @@ def main():
                 print('Bail out! the program under test has died')
                 sys.exit(1)
     ours.process.stdin.close()
-    status = ours.process.wait()
+    status = ours.process.wait(ANSWER_MAX_S)
     if status:
         print(f'Bail out! the program under test ended with {status}')
 

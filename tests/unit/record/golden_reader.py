@@ -109,7 +109,7 @@ def main():
     with tempfile.TemporaryDirectory() as out:
         proto = os.path.join(SRC, "proto")
         subprocess.run(["protoc", f"-I{proto}", f"--python_out={out}", "cairn/journal/v1/record.proto"],
-                       cwd=proto, check=True)
+                       cwd=proto, check=True, timeout=60)
         sys.path.insert(0, out)
         from cairn.journal.v1 import record_pb2 as pb
 

@@ -73,8 +73,8 @@ class Function:
 
     def __exit__(self, *exc):
         self.process.kill()
-        self.process.wait()
-        self._reader.join()
+        self.process.wait(30)
+        self._reader.join(30)
         self.process.stderr.close()
 
 
