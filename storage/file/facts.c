@@ -7,8 +7,6 @@
 #include <config.h>
 #endif
 
-#include <stdlib.h>
-
 #include "base/mem.h"
 #include "base/must.h"
 #include "storage/file/file.h"
@@ -347,51 +345,40 @@ enum err_code file_lookup(struct storage *storage, struct storage_stream_fact *s
 /* --- lists ------------------------------------------------------------------------------------------------
  */
 
-static int span_order(const void *a, const void *b)
+/* Names that are collected in the caller's arena, in order. */
+struct names {
+	struct span *items;
+	size_t n, max;
+	struct arena *a;
+	bool no_room;
+};
+
+static bool take_name(const struct recent_list *list, void *arg)
 {
-	return span_cmp(*(const struct span *)a, *(const struct span *)b);
+	struct names *names = arg;
+	if (names->n == names->max)
+		return false;
+	struct span name = arena_dup(names->a, list->name);
+	names->no_room = !name.p;
+	if (name.p)
+		names->items[names->n++] = name;
+	return name.p != NULL;
 }
 
-static size_t count_lists(const struct recent *table)
+/* The first names in each of the tables, by name. */
+static enum err_code names_in_tables(struct file_store *s, struct span prefix, struct span after,
+				     struct names names[2], struct err *err)
 {
-	size_t n = 0;
-	for (const struct recent_list *it = table ? table->stream_list : NULL; it; it = it->next)
-		n++;
-	return n;
-}
-
-static size_t matching(const struct recent *table, struct span prefix, struct span after, struct span *ret)
-{
-	size_t n = 0;
-	for (const struct recent_list *it = table ? table->stream_list : NULL; it; it = it->next)
-		if (span_starts(it->name, prefix) && span_cmp(it->name, after) > 0)
-			ret[n++] = it->name;
-	return n;
-}
-
-/* The first names in the tables, sorted, each once, copied. */
-static enum err_code names_in_tables(struct file_store *s, struct span prefix, struct span after, size_t max,
-				     struct arena *a, struct span *ret, size_t *ret_n, struct err *err)
-{
-	enum err_code code = ERR_OK;
-	size_t have = 0;
 	must(pthread_rwlock_rdlock(&s->lock) == 0);
-	struct span *names =
-		mem_xalloc((count_lists(s->moving) + count_lists(s->filling) + 1) * sizeof(*names));
-	size_t n = matching(s->moving, prefix, after, names);
-	n += matching(s->filling, prefix, after, names + n);
-	qsort(names, n, sizeof(*names), span_order);
-	for (size_t i = 0; i < n && have < max && !code; i++) {
-		if (i > 0 && span_eq(names[i], names[i - 1]))
-			continue;
-		ret[have] = arena_dup(a, names[i]);
-		if (!ret[have++].p)
-			code = err_set(err, ERR_LIMIT, "no room for the names of %zu streams", have);
-	}
+	struct recent_names tables[2] = {file_recent_names(s->moving), file_recent_names(s->filling)};
 	must(pthread_rwlock_unlock(&s->lock) == 0);
-	mem_free(names);
-	*ret_n = have;
-	return code;
+	for (size_t i = 0; i < 2; i++) {
+		file_recent_each_name(&tables[i], prefix, after, take_name, &names[i]);
+		file_recent_unref(tables[i].table);
+	}
+	if (names[0].no_room || names[1].no_room)
+		return err_set(err, ERR_LIMIT, "no room for the names of %zu streams", names[0].max);
+	return ERR_OK;
 }
 
 static enum err_code names_in_index(struct index_view *view, struct span prefix, struct span after,
@@ -429,28 +416,42 @@ static enum err_code stream_info(struct file_reader *reader, struct span name,
 	return ERR_OK;
 }
 
+/* The lowest of what the three places have next; each that has it goes on. */
+static struct span next_name(struct names names[2], const struct index_name *old, size_t old_n, size_t at[3])
+{
+	struct span heads[3] = {{0}}, lowest = {0};
+	for (size_t i = 0; i < 2; i++)
+		if (at[i] < names[i].n)
+			heads[i] = names[i].items[at[i]];
+	if (at[2] < old_n)
+		heads[2] = old[at[2]].name;
+	for (size_t i = 0; i < 3; i++)
+		if (heads[i].p && (!lowest.p || span_cmp(heads[i], lowest) < 0))
+			lowest = heads[i];
+	for (size_t i = 0; i < 3; i++)
+		at[i] += lowest.p && heads[i].p && span_eq(heads[i], lowest);
+	return lowest;
+}
+
 enum err_code file_list(struct storage_reader *r, struct span prefix, struct span after, size_t max,
 			struct arena *a, struct storage_stream_info *ret, size_t *ret_count, struct err *err)
 {
 	struct file_reader *reader = (struct file_reader *)r;
 	must(reader->magic == FILE_READER_MAGIC);
-	size_t new_n = 0, old_n = 0, i = 0, j = 0, n = 0;
-	struct span *new_names = mem_xalloc(max * sizeof(*new_names) + 1);
-	struct index_name *old_names = mem_xalloc(max * sizeof(*old_names) + 1);
-	enum err_code code = names_in_tables(reader->store, prefix, after, max, a, new_names, &new_n, err);
+	size_t old_n = 0, at[3] = {0}, n = 0;
+	struct span *items = mem_xalloc(2 * max * sizeof(*items) + 1), name;
+	struct names names[2] = {{.items = items, .max = max, .a = a}, {.items = items + max, .max = max, .a = a}};
+	struct index_name *old = mem_xalloc(max * sizeof(*old) + 1);
+	enum err_code code = names_in_tables(reader->store, prefix, after, names, err);
 	if (!code)
-		code = names_in_index(reader->view, prefix, after, max, a, old_names, &old_n, err);
-	while (!code && n < max && (i < new_n || j < old_n)) {
-		int order = i >= new_n ? 1 : j >= old_n ? -1 : span_cmp(new_names[i], old_names[j].name);
-		struct span name = order <= 0 ? new_names[i] : old_names[j].name;
+		code = names_in_index(reader->view, prefix, after, max, a, old, &old_n, err);
+	while (!code && n < max && (name = next_name(names, old, old_n, at)).p) {
 		bool exists;
-		i += order <= 0;
-		j += order >= 0;
 		code = stream_info(reader, name, &ret[n], &exists, err);
 		n += !code && exists;
 	}
-	mem_free(new_names);
-	mem_free(old_names);
+	mem_free(items);
+	mem_free(old);
 	if (!code)
 		*ret_count = n;
 	return code;

@@ -87,8 +87,8 @@ static void store_free(struct file_store *s)
 	file_index_close(s->index);
 	file_segment_put(&s->segments, s->last);
 	file_segments_release(&s->segments);
-	file_recent_free(s->filling);
-	file_recent_free(s->moving);
+	file_recent_unref(s->filling);
+	file_recent_unref(s->moving);
 	file_facts_release(s);
 	session_rows_release(&s->sessions);
 	marks_free(s->marks);

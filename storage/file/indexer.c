@@ -69,7 +69,7 @@ static void drop_table(struct file_store *s)
 	struct recent *table = s->moving;
 	s->moving = NULL;
 	must(pthread_rwlock_unlock(&s->lock) == 0);
-	file_recent_free(table);
+	file_recent_unref(table);
 }
 
 static enum err_code move_one(struct file_store *s, struct err *err)

@@ -4,6 +4,8 @@
 
 #include "storage/file/recent.h"
 
+#include <stdlib.h>
+
 #include "base/mem.h"
 #include "base/must.h"
 #include "base/random.h"
@@ -18,6 +20,8 @@ struct recent *file_recent_new(uint64_t first)
 	r->seed[1] = random_u64();
 	map_init(&r->streams);
 	map_init(&r->categories);
+	atomic_init(&r->refs, 1);
+	must(pthread_mutex_init(&r->order_lock, NULL) == 0);
 	return r;
 }
 
@@ -34,9 +38,16 @@ static void lists_free(struct recent_list *list)
 	}
 }
 
-void file_recent_free(struct recent *r)
+struct recent *file_recent_ref(struct recent *r)
 {
-	if (!r)
+	if (r)
+		atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+	return r;
+}
+
+void file_recent_unref(struct recent *r)
+{
+	if (!r || atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	lists_free(r->stream_list);
 	lists_free(r->category_list);
@@ -45,6 +56,8 @@ void file_recent_free(struct recent *r)
 	mem_free(r->acts);
 	mem_free(r->ids);
 	mem_free(r->slots);
+	mem_free(r->order);
+	pthread_mutex_destroy(&r->order_lock);
 	mem_free(r);
 }
 
@@ -260,4 +273,73 @@ size_t file_recent_list_live(const struct recent_list *list, uint64_t hidden_bel
 	for (size_t i = file_recent_list_find(list, hidden_below); i < list->n; i++)
 		live += entry_is_content(list->entries[i]);
 	return live;
+}
+
+/* --- names in order --------------------------------------------------------------------------------------
+ */
+
+struct recent_names file_recent_names(struct recent *r)
+{
+	if (!r)
+		return (struct recent_names){0};
+	return (struct recent_names){file_recent_ref(r), r->stream_list, r->streams.count};
+}
+
+static int by_name(const void *a, const void *b)
+{
+	const struct recent_list *const *x = a, *const *y = b;
+	return span_cmp((*x)->name, (*y)->name);
+}
+
+/* Puts those in order that are new since the last time: under order_lock. */
+static void order_names(struct recent *r, const struct recent_names *names)
+{
+	if (names->count <= r->order_n)
+		return;
+	size_t fresh = names->count - r->order_n, old = r->order_n, to = names->count;
+	if (names->count > r->order_cap) {
+		r->order_cap = names->count + names->count / 2;
+		r->order = mem_xrealloc(r->order, r->order_cap * sizeof(*r->order));
+	}
+	const struct recent_list **added = mem_xalloc(fresh * sizeof(*added));
+	const struct recent_list *it = names->newest;
+	for (size_t i = 0; i < fresh; i++, it = it->next)
+		added[i] = it;
+	qsort(added, fresh, sizeof(*added), by_name);
+	/* Merged from the back. */
+	while (fresh > 0) {
+		bool take_old = old > 0 && by_name(&r->order[old - 1], &added[fresh - 1]) > 0;
+		r->order[--to] = take_old ? r->order[--old] : added[--fresh];
+	}
+	r->order_n = names->count;
+	mem_free(added);
+}
+
+/* Index of the first name that is at or after the prefix and behind `after`. */
+static size_t first_name(const struct recent *r, struct span prefix, struct span after)
+{
+	size_t low = 0, high = r->order_n;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		struct span name = r->order[middle]->name;
+		if (span_cmp(name, prefix) < 0 || (after.n > 0 && span_cmp(name, after) <= 0))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void file_recent_each_name(const struct recent_names *names, struct span prefix, struct span after,
+			   bool each(const struct recent_list *list, void *arg), void *arg)
+{
+	struct recent *r = names->table;
+	if (!r)
+		return;
+	must(pthread_mutex_lock(&r->order_lock) == 0);
+	order_names(r, names);
+	for (size_t i = first_name(r, prefix, after); i < r->order_n; i++)
+		if (!span_starts(r->order[i]->name, prefix) || !each(r->order[i], arg))
+			break;
+	must(pthread_mutex_unlock(&r->order_lock) == 0);
 }

@@ -3,10 +3,13 @@
  * newest, then moved into the index as a whole, then dropped.
  *
  * A table has no lock: the store's lock guards the one being filled; one that is being moved does not
- * change. Sizes are bounded by whoever fills it (LIMIT_FILE_RECENT_*). */
+ * change. But the chain of streams, its names too, does not change where it is there, so whoever has a
+ * reference goes through it without the lock. Sizes are bounded by whoever fills it (LIMIT_FILE_RECENT_*). */
 #ifndef CAIRN_STORAGE_FILE_RECENT_H
 #define CAIRN_STORAGE_FILE_RECENT_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/map.h"
@@ -101,13 +104,20 @@ struct recent {
 	uint64_t seed[2];
 
 	struct map streams, categories;
-	struct recent_list *stream_list, *category_list;
+	struct recent_list *stream_list, *category_list; /* newest first */
 	struct recent_act *acts;
 	size_t act_n, act_cap;
+
+	atomic_uint refs;
+	/* Streams by name, as far as somebody has asked; under order_lock, which is taken alone. */
+	pthread_mutex_t order_lock;
+	const struct recent_list **order;
+	size_t order_n, order_cap;
 };
 
-struct recent *file_recent_new(uint64_t first);
-void file_recent_free(struct recent *r); /* NULL is fine */
+struct recent *file_recent_new(uint64_t first); /* with one reference */
+struct recent *file_recent_ref(struct recent *r); /* NULL is fine */
+void file_recent_unref(struct recent *r);	  /* the same */
 
 /* The record at position first + n; act: what it does to its stream, or NULL. */
 void file_recent_add(struct recent *r, const struct storage_record *record, const struct record_act *act);
@@ -120,6 +130,19 @@ const struct recent_list *file_recent_category(const struct recent *r, struct sp
 bool file_recent_id(const struct recent *r, const uint8_t id[RECORD_ID_BYTES], uint64_t *ret_position);
 /* Stands for the id of a record that has been removed. */
 bool file_recent_id_is_none(const uint8_t id[RECORD_ID_BYTES]);
+
+/* The streams of a table as of one moment: taken under the store's lock, used without. */
+struct recent_names {
+	struct recent *table; /* a reference, or NULL */
+	const struct recent_list *newest;
+	size_t count;
+};
+struct recent_names file_recent_names(struct recent *r); /* NULL is fine */
+/* Calls `each` with the streams whose names begin with prefix and come after `after`, by name, until it says
+ * false. Each name is put in order once in the life of a table. */
+void file_recent_each_name(const struct recent_names *names, struct span prefix, struct span after,
+			   bool each(const struct recent_list *list, void *arg), void *arg);
+
 /* Index of the first entry at or after the position, or n. */
 size_t file_recent_list_find(const struct recent_list *list, uint64_t position);
 /* Position of the first record given that took the sequence or a later one; false if there is none. */

@@ -781,3 +781,73 @@ CONTRACT(threads, readers_follow_a_writer_without_gap_or_repetition)
 		cr_assert_eq(followers[i].seen, followers[i].until);
 	}
 }
+
+struct lister {
+	struct storage *s;
+	_Atomic size_t *added; /* streams that are there for sure */
+	size_t until;
+	bool wrong;
+};
+
+/* Lists all streams in pages; each of those that were there before must be among them, once, in order. */
+static bool list_all(struct storage_reader *r, const struct lister *it, size_t *ret_n)
+{
+	struct storage_stream_info info[100];
+	struct err err = {0};
+	struct arena a;
+	size_t before = *it->added, n = 0, count = 0;
+	char after[16] = "";
+	bool right = true;
+	do {
+		arena_init(&a, MIB);
+		right = storage_list(r, SPAN("s"), span_str(after), 100, &a, info, &count, &err) == ERR_OK;
+		for (size_t i = 0; i < count && right; i++) {
+			char name[16];
+			snprintf(name, sizeof(name), "%.*s", SPAN_ARG(info[i].name));
+			right = strcmp(name, after) > 0 && info[i].records == 1;
+			memcpy(after, name, sizeof(after));
+		}
+		n += count;
+		arena_release(&a);
+	} while (right && count == 100);
+	*ret_n = n;
+	return right && n >= before;
+}
+
+static void *list_and_list(void *arg)
+{
+	struct lister *it = arg;
+	struct storage_reader *r;
+	struct err err = {0};
+	size_t n = 0;
+	it->wrong = storage_reader_open(it->s, &r, &err) != ERR_OK;
+	if (it->wrong)
+		return NULL;
+	while (n < it->until && !it->wrong)
+		it->wrong = !list_all(r, it, &n);
+	storage_reader_close(r);
+	return NULL;
+}
+
+CONTRACT(threads, lists_are_whole_while_streams_are_added)
+{
+	enum { STREAMS = 1500 };
+	_Atomic size_t added = 0;
+	struct lister listers[2] = {{f->s, &added, STREAMS, false}, {f->s, &added, STREAMS, false}};
+	pthread_t threads[2];
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, list_and_list, &listers[i]), 0);
+	for (size_t i = 0; i < STREAMS; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "s%05zu", i * 7919 % 100000);
+		batch_add(f, name, RECORD_EVENT, 10, 0);
+		if (i % 10 == 9) {
+			batch_append(f);
+			added = i + 1;
+		}
+	}
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+		pthread_join(threads[i], NULL);
+		cr_assert(!listers[i].wrong, "%s: lister %zu", f->row->name, i);
+	}
+}
