@@ -35,6 +35,9 @@
 #define LIMIT_SESSION_SERVICES ((size_t)1000)	 /* that one process serves */
 #define LIMIT_SESSION_ADDRESS_BYTES ((size_t)300) /* a host's name and a port */
 #define LIMIT_SESSION_TTL_MIN_MS 100		 /* shorter than a slow sync it would end by itself */
+#define LIMIT_SLOTS 65536			 /* of one service: a table in memory */
+#define LIMIT_APPEND_FENCES ((size_t)100)	 /* of one append; an owner has one */
+#define LIMIT_CLAIM_SLOTS ((size_t)4096)	 /* claimed or released by one call: a batch */
 #define LIMIT_SESSION_TTL_MAX_MS 3600000	 /* longer, nobody would notice that a process is gone */
 
 /* storage */

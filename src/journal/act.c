@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "journal/grant.h"
 #include "journal/internal.h"
 #include "journal/session.h"
 
@@ -15,11 +16,15 @@ static const struct act_kind kinds[] = {
 	{.kind = RECORD_SESSION_BEGUN,
 	 .type = "cairn.journal.v1.SessionBegun",
 	 .apply = session_apply_begun,
-	 .streams = SESSIONS_STREAM},
+	 .streams = SESSIONS_STREAM_NAME},
 	{.kind = RECORD_SESSION_ENDED,
 	 .type = "cairn.journal.v1.SessionEnded",
 	 .apply = session_apply_ended,
-	 .streams = SESSIONS_STREAM},
+	 .streams = SESSIONS_STREAM_NAME},
+	{.kind = RECORD_GRANT,
+	 .type = "cairn.journal.v1.Grant",
+	 .apply = grant_apply,
+	 .streams = GRANTS_STREAM_PREFIX},
 };
 
 const struct act_kind *act_kind_find(uint32_t kind)

@@ -40,7 +40,7 @@ struct act;
 struct act_ops {
 	/* The rule. Pure but for what it notes in the act; it may run more than once (when the log has
 	 * moved), and the last time counts. It runs after the checks that all appends have: a repeat (by
-	 * id), conditions, expectations. */
+	 * id), fences, conditions, expectations. */
 	enum act_verdict (*decide)(struct act *act, struct append *a, const struct act_facts *facts);
 	/* Appends the data of the i-th record, as decided: a message of record.proto, mostly by act_pack(). NULL
 	 * for an act without records. */
@@ -49,6 +49,14 @@ struct act_ops {
 };
 struct act { /* embedded in each act's own struct */
 	const struct act_ops *ops;
+	/* The session (RECORD_ID_BYTES, the act's own) whose row its rule wants to see; NULL: none. */
+	const uint8_t *session;
+	struct storage_session row;
+	/* Decided: its first record begins or ends a session. */
+	bool changes_session;
+	struct storage_session_change change;
+	/* The session that beats once the batch is durable; `row` then has its count. NULL: none. */
+	const uint8_t *beats;
 };
 
 struct act_record {
@@ -61,6 +69,8 @@ struct act_request { /* borrowed, but for the act */
 	const struct act_record *records; /* each in another stream */
 	size_t record_count;
 	size_t data_max; /* bytes that the data of one record takes at most */
+	const struct journal_fence *fences;
+	size_t fence_count;
 	struct span actor; /* the authenticated peer, or empty */
 };
 /* Checks form and takes the act, also when it fails (it is freed then). Any thread. */

@@ -6,6 +6,9 @@
 
 #include "journal/journal.h"
 
+#define SESSIONS_STREAM_NAME "$sessions"
+#define GRANTS_STREAM_PREFIX "$grants-" /* and the service's name */
+
 /* ---- sessions -------------------------------------------------------------------------------- */
 
 /* The liveness of a process: what it holds is its own until the log says that the session has ended. */
@@ -19,9 +22,66 @@ struct journal_session_begin {
 };
 enum err_code journal_session_begin_new(const struct journal *j, const struct journal_session_begin *request,
 					struct append **ret, struct append_refusal *ret_refusal);
+/* That the process lives. ERR_NOT_FOUND: the session has ended. Whoever counts on it counts from before he
+ * asked, on his own clock. */
+enum err_code journal_session_beat_new(const struct journal *j, const uint8_t session[RECORD_ID_BYTES],
+				       struct append **ret, struct append_refusal *ret_refusal);
+uint64_t journal_session_beats(const struct append *a); /* as answered, ERR_OK: how many there have been */
 /* One that has ended, or never was, is no error. */
 enum err_code journal_session_end_new(const struct journal *j, const uint8_t session[RECORD_ID_BYTES],
 				      struct span actor, struct append **ret,
 				      struct append_refusal *ret_refusal);
+
+/* ---- grants ---------------------------------------------------------------------------------- */
+
+/* A slot of a service is granted to one session at a time; each grant is a new epoch of the slot. The end of
+ * the session frees the slot, for the next grant: what the old holder appends is taken until then. */
+struct journal_grant {
+	uint32_t slot;
+	uint64_t epoch; /* 0: the slot has never been granted */
+	uint8_t session[RECORD_ID_BYTES];
+	bool released; /* given back */
+};
+struct journal_claim {
+	struct span service; /* one that the session began with */
+	uint32_t slot;
+	uint8_t session[RECORD_ID_BYTES];
+	struct span actor;
+};
+/* Answers with the slot's newest grant (journal_grant_of()): the session's own, new or held already, or
+ * another's who holds it. ERR_NOT_FOUND: the session has ended. ERR_CONFLICT: it does not serve that. */
+enum err_code journal_grant_claim_new(const struct journal *j, const struct journal_claim *claim,
+				      struct append **ret, struct append_refusal *ret_refusal);
+/* Gives back what is still its own. */
+enum err_code journal_grant_release_new(const struct journal *j, const struct journal_claim *claim,
+					uint64_t epoch, struct append **ret,
+					struct append_refusal *ret_refusal);
+const struct journal_grant *journal_grant_of(const struct append *a); /* as answered, ERR_OK */
+
+struct journal_session {
+	uint8_t id[RECORD_ID_BYTES];
+	uint32_t ttl_ms;
+	struct span address;
+};
+struct journal_grants {
+	struct journal_session *sessions; /* those that live and serve it */
+	size_t session_count;
+	struct journal_grant *grants; /* the newest of each slot that was ever granted */
+	size_t grant_count;
+};
+/* Who holds what, as of the answer's cursor; writes nothing. */
+enum err_code journal_grants_look_new(const struct journal *j, struct span service, struct append **ret,
+				      struct append_refusal *ret_refusal);
+const struct journal_grants *journal_grants_of(const struct append *a); /* as answered, ERR_OK */
+
+/* What must still be so for an append to be taken: this grant is the slot's newest and not given back, or
+ * this session lives. As found, of a refusal: the slot's newest grant (epoch 0: none), or the session. */
+struct journal_fence {
+	bool by_session;
+	struct span service; /* of a grant, with slot and epoch */
+	uint32_t slot;
+	uint64_t epoch;
+	uint8_t session[RECORD_ID_BYTES]; /* by_session; as found of a grant: who holds it */
+};
 
 #endif

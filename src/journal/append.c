@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "journal/act.h"
 #include "journal/internal.h"
+#include "journal/session.h"
 
 #define APPEND_MAGIC 0x61707064u
 /* A guess of what a record needs besides data and names, to reserve at once. */
@@ -108,12 +109,13 @@ struct span append_answer_stream(const struct append *a, size_t i, uint64_t *ret
 /* ---- building -------------------------------------------------------------------------------- */
 
 struct sizes {
-	size_t items, targets, checks, names, data;
+	size_t items, targets, checks, fences, names, data;
 };
 
 static enum err_code refuse(struct append_refusal *refusal, enum err_code code, struct span stream)
 {
 	refusal->stream = stream;
+	refusal->fence_found = NULL;
 	refusal->has_sequence_found = false;
 	refusal->sequence_found = 0;
 	return code;
@@ -122,8 +124,8 @@ static enum err_code refuse(struct append_refusal *refusal, enum err_code code, 
 static enum err_code check_counts(const struct append_request *request, struct sizes *sizes, struct err *err)
 {
 	size_t data_max = LIMIT_APPEND_BYTES;
-	if (request->stream_count == 0 && request->condition_count == 0)
-		return err_set(err, ERR_INVALID, "append is empty: it has neither streams nor conditions");
+	if (request->stream_count == 0 && request->condition_count == 0 && request->fence_count == 0)
+		return err_set(err, ERR_INVALID, "append is empty: it has neither streams nor conditions nor fences");
 	for (size_t i = 0; i < request->stream_count; i++) {
 		const struct append_stream *s = &request->streams[i];
 		if (s->event_count > LIMIT_APPEND_RECORDS)
@@ -152,7 +154,8 @@ static struct append *append_alloc(const struct sizes *sizes, uint8_t **ret_name
 {
 	size_t at_targets = sizeof(struct append) + sizes->items * sizeof(struct append_item);
 	size_t at_checks = at_targets + sizes->targets * sizeof(struct append_target);
-	size_t at_names = at_checks + sizes->checks * sizeof(struct append_check);
+	size_t at_fences = at_checks + sizes->checks * sizeof(struct append_check);
+	size_t at_names = at_fences + sizes->fences * sizeof(struct journal_fence);
 	uint8_t *block = mem_try_alloc(at_names + sizes->names);
 	if (!block)
 		return NULL;
@@ -162,6 +165,7 @@ static struct append *append_alloc(const struct sizes *sizes, uint8_t **ret_name
 	a->items = (void *)(block + sizeof(struct append));
 	a->targets = (void *)(block + at_targets);
 	a->checks = (void *)(block + at_checks);
+	a->fences = (void *)(block + at_fences);
 	*ret_names = block + at_names;
 	buf_init(&a->bytes, LIMIT_APPEND_BYTES + LIMIT_RECORD_BYTES);
 	buf_init(&a->act_data, LIMIT_APPEND_BYTES);
@@ -175,6 +179,37 @@ static struct span name_keep(uint8_t **names, struct span name)
 		memcpy(*names, name.p, name.n);
 	*names += name.n;
 	return kept;
+}
+
+static enum err_code check_fences(const struct journal_fence *fences, size_t count, struct sizes *sizes,
+				  struct err *err)
+{
+	if (count > LIMIT_APPEND_FENCES)
+		return err_set(err, ERR_LIMIT, "append has %zu fences: at most %zu are allowed", count,
+			       LIMIT_APPEND_FENCES);
+	for (size_t i = 0; i < count; i++) {
+		if (fences[i].by_session)
+			continue;
+		if (fences[i].slot >= LIMIT_SLOTS)
+			return err_set(err, ERR_INVALID, "fence: slot is %u: they are below %d",
+				       fences[i].slot, LIMIT_SLOTS);
+		if (session_check_service(fences[i].service, err))
+			return err_wrap(err, "fence");
+		sizes->names += fences[i].service.n;
+	}
+	sizes->fences = count;
+	return ERR_OK;
+}
+
+static void keep_fences(struct append *a, const struct journal_fence *fences, size_t count, uint8_t **names)
+{
+	for (size_t i = 0; i < count; i++) {
+		a->fences[i] = fences[i];
+		a->fences[i].service = (struct span){0};
+		if (!fences[i].by_session)
+			a->fences[i].service = name_keep(names, fences[i].service);
+	}
+	a->fence_count = count;
 }
 
 /* Streams that clients may not write: the journal's own. */
@@ -408,6 +443,8 @@ enum err_code append_build(const struct append_request *request, const uint64_t 
 	struct err *err = &ret_refusal->err;
 	err_clear(err);
 	enum err_code code = check_counts(request, &sizes, err);
+	if (!code)
+		code = check_fences(request->fences, request->fence_count, &sizes, err);
 	if (code)
 		return refuse(ret_refusal, code, (struct span){0});
 	sizes.targets = request->stream_count;
@@ -424,6 +461,7 @@ enum err_code append_build(const struct append_request *request, const uint64_t 
 	struct building b = {
 		.request = request, .seed = seed, .clock = clock, .a = a, .item_total = sizes.items};
 	struct span stream = {0};
+	keep_fences(a, request->fences, request->fence_count, &names);
 	code = build_all(&b, names, &stream, err);
 	if (code) {
 		stream = name_of_request(request, stream);
@@ -451,6 +489,7 @@ static enum err_code build_act(struct append *a, const struct act_request *reque
 			       const struct clock *clock, uint8_t *names, struct err *err)
 {
 	a->actor = name_keep(&names, request->actor);
+	keep_fences(a, request->fences, request->fence_count, &names);
 	for (size_t i = 0; i < request->record_count; i++) {
 		const struct act_record *r = &request->records[i];
 		must(act_kind_find(r->kind));
@@ -491,6 +530,8 @@ enum err_code act_append_build(const struct act_request *request, const uint64_t
 	enum err_code code = ERR_OK;
 	if (request->record_count > LIMIT_APPEND_RECORDS)
 		code = err_set(err, ERR_LIMIT, "it touches more than %zu streams", LIMIT_APPEND_RECORDS);
+	if (!code)
+		code = check_fences(request->fences, request->fence_count, &sizes, err);
 	if (!code && !(a = append_alloc(&sizes, &names)))
 		code = err_set(err, ERR_NOMEM, "no memory for an act of %zu records", sizes.items);
 	if (a)

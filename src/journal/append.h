@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "journal/acts.h"
 #include "journal/journal.h"
 
 /* One record. */
@@ -48,12 +49,15 @@ struct append {
 	uint32_t magic;
 	atomic_uint refs;
 
-	struct append_item *items; /* these three point into this block */
+	struct append_item *items; /* these point into this block */
 	size_t item_count;
 	struct append_target *targets;
 	size_t target_count;
 	struct append_check *checks;
 	size_t check_count;
+	struct journal_fence *fences; /* this too */
+	size_t fence_count;
+	struct journal_fence fence_found; /* of a refusal */
 	struct buf bytes;    /* the records, encoded, side by side */
 	size_t memory_bytes; /* all of it, for what keeps appends */
 	size_t batch_bytes;  /* what its records take at most: an act's are not encoded before it is decided */

@@ -8,6 +8,7 @@
 #include "base/plant.h"
 #include "base/random.h"
 #include "journal/act.h"
+#include "journal/grant.h"
 
 void decide_init(struct decide *d)
 {
@@ -341,6 +342,8 @@ void decide_run(struct decide *d, uint64_t head, struct wall_time now, struct wa
 		struct append *a = appends[i];
 		append_reset(a);
 		if (check_repeat(d, a))
+			continue;
+		if (a->fence_count > 0 && !fences_hold(d->ledger, a))
 			continue;
 		if (!check_expectations(d, a))
 			continue;

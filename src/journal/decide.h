@@ -10,9 +10,10 @@
  *  1. idempotency: an append all of whose ids are in the log, in the same streams and the same order, as
  *     one whole append, is a repeat: it gets the first result, whatever it expects. If only some match,
  *     or in another shape, ERR_EXISTS.
- *  2. conditions, in order; then expectations, in order: the first that fails answers for the whole
+ *  2. fences, in order: the first that does not hold refuses the append, with the one found.
+ *  3. conditions, in order; then expectations, in order: the first that fails answers for the whole
  *     append, with the sequence found.
- *  3. of an act, its own rule (act.h).
+ *  4. of an act, its own rule (act.h).
  * What an append was granted is a fact for those after it in the same batch. */
 #ifndef CAIRN_JOURNAL_DECIDE_H
 #define CAIRN_JOURNAL_DECIDE_H
@@ -43,7 +44,7 @@ struct decide {
 	struct decide_owner *owners; /* one each id */
 	size_t id_count, id_cap;
 	struct decide_table stream_table, id_table;
-	struct ledger *ledger; /* as of the head of the facts; takes the changes of acts. NULL: no acts */
+	struct ledger *ledger; /* as of the head of the facts; takes the changes of acts. NULL: no acts, no fences */
 	const struct storage_stream_fact **act_streams; /* for the rule of an act */
 	size_t act_stream_cap;
 };

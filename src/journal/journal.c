@@ -116,7 +116,8 @@ static enum err_code open_parts(struct journal *j, const struct journal_config *
 		.clock = j->clock,
 		.slow_append_us = (config->slow_append_ms ? config->slow_append_ms : SLOW_APPEND_MS) * 1000,
 		.committed = on_committed,
-		.arg = j};
+		.arg = j,
+		.seed = {j->seed[0], j->seed[1]}};
 	code = sequencer_new(&sequencer, &j->sequencer, err);
 	if (code)
 		pool_stop(j->pool);

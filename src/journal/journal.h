@@ -35,6 +35,7 @@
 struct journal;
 struct append;
 struct journal_read;
+struct journal_fence;
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
@@ -117,6 +118,8 @@ struct append_request {
 	size_t stream_count;
 	const struct append_condition *conditions;
 	size_t condition_count;
+	const struct journal_fence *fences; /* acts.h */
+	size_t fence_count;
 	struct span actor; /* the authenticated peer, or empty */
 };
 
@@ -127,6 +130,7 @@ struct append_refusal {
 	struct span stream;      /* or empty */
 	bool has_sequence_found; /* ERR_CONFLICT: */
 	uint64_t sequence_found; /* the stream's newest sequence */
+	const struct journal_fence *fence_found; /* ERR_CONFLICT of a fence; else NULL */
 };
 
 /* Checks form and limits and encodes the records; any thread. ERR_INVALID or ERR_LIMIT (a request over a

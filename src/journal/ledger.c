@@ -31,6 +31,12 @@ struct ledger {
 	struct map sessions; /* id -> struct ledger_session */
 	size_t session_count;
 	struct ledger_session *dead; /* in the map until the batch is kept */
+	struct map services;         /* name -> struct service_grants */
+};
+
+struct service_grants {
+	struct ledger_grant **slots; /* NULL: never granted; one that was undone has the epoch 0 */
+	uint32_t cap;
 };
 
 static void session_free(struct ledger_session *s)
@@ -43,6 +49,17 @@ static void session_free_entry(struct span key, void *value, void *arg)
 	(void)key;
 	(void)arg;
 	session_free(value);
+}
+
+static void service_free_entry(struct span key, void *value, void *arg)
+{
+	struct service_grants *service = value;
+	(void)key;
+	(void)arg;
+	for (uint32_t i = 0; i < service->cap; i++)
+		mem_free(service->slots[i]);
+	mem_free((void *)service->slots);
+	mem_free(service);
 }
 
 static void saved_drop(struct ledger *l)
@@ -59,6 +76,7 @@ struct ledger *ledger_new(void)
 	struct ledger *l = mem_xalloc(sizeof(*l));
 	l->magic = LEDGER_MAGIC;
 	map_init(&l->sessions);
+	map_init(&l->services);
 	return l;
 }
 
@@ -70,6 +88,8 @@ void ledger_free(struct ledger *l)
 	saved_drop(l);
 	map_each(&l->sessions, session_free_entry, NULL);
 	map_release(&l->sessions);
+	map_each(&l->services, service_free_entry, NULL);
+	map_release(&l->services);
 	l->magic = 0;
 	mem_free(l);
 }
@@ -292,21 +312,20 @@ size_t ledger_session_count(const struct ledger *l)
 }
 
 struct each {
-	void (*fn)(const struct ledger_session *s, void *arg);
+	void (*fn)(struct ledger_session *s, void *arg);
 	void *arg;
 };
 
 static void each_session(struct span key, void *value, void *arg)
 {
-	const struct ledger_session *s = value;
+	struct ledger_session *s = value;
 	const struct each *each = arg;
 	(void)key;
 	if (s->live)
 		each->fn(s, each->arg);
 }
 
-void ledger_each_session(const struct ledger *l, void (*fn)(const struct ledger_session *s, void *arg),
-			 void *arg)
+void ledger_each_session(const struct ledger *l, void (*fn)(struct ledger_session *s, void *arg), void *arg)
 {
 	map_each((struct map *)(uintptr_t)&l->sessions, each_session, &(struct each){fn, arg});
 }
@@ -358,4 +377,50 @@ void ledger_session_end(struct ledger *l, const uint8_t id[RECORD_ID_BYTES])
 	l->session_count--;
 	s->next_dead = l->dead;
 	l->dead = s;
+}
+
+/* ---- grants ---------------------------------------------------------------------------------- */
+
+const struct ledger_grant *ledger_grant(const struct ledger *l, struct span service, uint32_t slot)
+{
+	const struct service_grants *s = map_get(&l->services, service);
+	const struct ledger_grant *g = s && slot < s->cap ? s->slots[slot] : NULL;
+	return g && g->epoch ? g : NULL;
+}
+
+void ledger_each_grant(const struct ledger *l, struct span service,
+		       void (*fn)(const struct ledger_grant *g, void *arg), void *arg)
+{
+	const struct service_grants *s = map_get(&l->services, service);
+	for (uint32_t i = 0; s && i < s->cap; i++)
+		if (s->slots[i] && s->slots[i]->epoch)
+			fn(s->slots[i], arg);
+}
+
+static void slots_room(struct service_grants *s, uint32_t slot)
+{
+	if (slot < s->cap)
+		return;
+	uint32_t cap = s->cap ? s->cap : 16;
+	while (cap <= slot)
+		cap *= 2;
+	s->slots = mem_xrealloc((void *)s->slots, cap * sizeof(struct ledger_grant *));
+	memset((void *)(s->slots + s->cap), 0, (cap - s->cap) * sizeof(struct ledger_grant *));
+	s->cap = cap;
+}
+
+void ledger_grant_set(struct ledger *l, struct span service, const struct ledger_grant *grant)
+{
+	must(grant->slot < LIMIT_SLOTS);
+	must(grant->epoch > 0);
+	struct service_grants *s = map_get(&l->services, service);
+	if (!s) {
+		s = mem_xalloc(sizeof(*s));
+		map_put(&l->services, service, s);
+	}
+	slots_room(s, grant->slot);
+	if (!s->slots[grant->slot])
+		s->slots[grant->slot] = mem_xalloc(sizeof(*grant));
+	ledger_save(l, s->slots[grant->slot], sizeof(*grant));
+	*s->slots[grant->slot] = *grant;
 }

@@ -32,6 +32,18 @@ struct ledger_session {
 	struct span *services;
 	size_t service_count;
 	struct ledger_session *next_dead;
+
+	/* The watch's (watch.h): no fact of the log. */
+	bool seen;
+	uint64_t seen_beats;
+	struct mono_time seen_at;
+};
+
+struct ledger_grant {
+	uint32_t slot;
+	uint64_t epoch; /* 0: the slot has never been granted */
+	bool released;
+	uint8_t session[RECORD_ID_BYTES];
 };
 
 struct ledger *ledger_new(void);
@@ -59,9 +71,18 @@ void ledger_save(struct ledger *l, void *at, size_t n);
 /* NULL: there is no such live session. */
 const struct ledger_session *ledger_session(const struct ledger *l, const uint8_t id[RECORD_ID_BYTES]);
 size_t ledger_session_count(const struct ledger *l); /* live */
-void ledger_each_session(const struct ledger *l, void (*fn)(const struct ledger_session *s, void *arg), void *arg);
+void ledger_each_session(const struct ledger *l, void (*fn)(struct ledger_session *s, void *arg), void *arg);
 /* For apply functions. */
 void ledger_session_begin(struct ledger *l, const struct ledger_session *session);
 void ledger_session_end(struct ledger *l, const uint8_t id[RECORD_ID_BYTES]);
+
+/* ---- grants ---------------------------------------------------------------------------------- */
+
+/* The slot's newest grant; NULL: it has never been granted. */
+const struct ledger_grant *ledger_grant(const struct ledger *l, struct span service, uint32_t slot);
+void ledger_each_grant(const struct ledger *l, struct span service,
+		       void (*fn)(const struct ledger_grant *g, void *arg), void *arg);
+/* For apply functions: slot below LIMIT_SLOTS, epoch above 0. */
+void ledger_grant_set(struct ledger *l, struct span service, const struct ledger_grant *grant);
 
 #endif

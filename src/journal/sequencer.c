@@ -16,6 +16,7 @@
 #include "base/plant.h"
 #include "journal/act.h"
 #include "journal/decide.h"
+#include "journal/watch.h"
 
 #define MOVED_LOG_EVERY 3
 #define FACTS_ARENA_BYTES (64 * MIB)
@@ -45,6 +46,7 @@ struct sequencer {
 	/* The sequencer's thread alone. */
 	struct decide decide;
 	struct ledger *ledger;
+	struct watch *watch;
 	struct append **batch;
 	struct append **written; /* of the batch, those that wrote */
 	size_t batch_count;
@@ -68,8 +70,8 @@ enum err_code sequencer_append(struct sequencer *s, struct append **append, stru
 {
 	struct append *a = *append;
 	must(a->state == APPEND_BUILT);
-	must(a->mailbox);
-	must(a->done);
+	/* The journal's own have no mailbox. */
+	must(!a->mailbox == !a->done);
 	a->queued = clock_mono(s->config.clock);
 	a->next = NULL;
 	pthread_mutex_lock(&s->lock);
@@ -234,6 +236,10 @@ static void answer_batch(struct sequencer *s, struct append **appends, size_t co
 		bytes += a->queue_bytes;
 		count_answer(a, now);
 		a->state = APPEND_ANSWERED;
+		if (!a->mailbox) {
+			append_unref(a);
+			continue;
+		}
 		a->task.run = chain_run;
 		chain_add(s, a);
 	}
@@ -293,7 +299,9 @@ static enum err_code look_up(struct sequencer *s, struct append **appends, size_
 		if (decide_asks_before(d, appends[i], &position))
 			code = ends_before(s, position, &appends[i]->repeats_whole, err);
 	}
-	return code ? code : ledger_catch_up(s->ledger, s->reader, *ret_head, err);
+	if (!code)
+		code = ledger_catch_up(s->ledger, s->reader, *ret_head, err);
+	return code ? code : watch_read(s->watch, appends, count, err);
 }
 
 static struct storage_record *records_room(struct sequencer *s, size_t count)
@@ -303,6 +311,11 @@ static struct storage_record *records_room(struct sequencer *s, size_t count)
 		s->records = mem_xrealloc(s->records, s->record_cap * sizeof(*s->records));
 	}
 	return s->records;
+}
+
+static const struct storage_session_change *session_change(const struct append *a)
+{
+	return a->act && a->act->changes_session ? &a->act->change : NULL;
 }
 
 /* Patches the records of those that write, and lists them for storage. */
@@ -326,7 +339,8 @@ static void write_out(struct sequencer *s, struct append **appends, size_t count
 						       .stream = a->targets[item->target].name,
 						       .id = item->id,
 						       .commit_time = outcome->commit_time,
-						       .last_of_append = k + 1 == a->item_count};
+						       .last_of_append = k + 1 == a->item_count,
+						       .session = k == 0 ? session_change(a) : NULL};
 		}
 	}
 	must(position == head + outcome->records);
@@ -336,6 +350,7 @@ static void committed(struct sequencer *s, uint64_t head, struct append **append
 		      const struct decide_outcome *outcome)
 {
 	ledger_keep(s->ledger, head + outcome->records);
+	metric_set(METRIC_SESSIONS, (int64_t)ledger_session_count(s->ledger));
 	if (outcome->records == 0)
 		return;
 	size_t written = 0;
@@ -447,7 +462,8 @@ static enum storage_outcome attempt(struct sequencer *s, struct append **appends
 }
 
 /* FULL: nothing of the batch is written. What is repeated from the log has been written all the same, and
- * must not be told that it is not; that the log is still the one it was found in is asked once more. */
+ * must not be told that it is not; that the log is still the one it was found in is asked once more. And
+ * processes live on, though their disk is full. */
 static void fail_full(struct sequencer *s, struct append **appends, size_t count, uint64_t head,
 		      const struct err *why)
 {
@@ -455,7 +471,8 @@ static void fail_full(struct sequencer *s, struct append **appends, size_t count
 	for (size_t i = 0; i < count; i++) {
 		const struct append_answer *answer = &appends[i]->answer;
 		bool in_log = answer->code == ERR_OK && answer->repeated && answer->first_position < head;
-		if (!in_log) {
+		bool beats = answer->code == ERR_OK && appends[i]->act && appends[i]->act->beats;
+		if (!in_log && !beats) {
 			fail_all(&appends[i], 1, ERR_FULL, why, "no room, nothing was written");
 			continue;
 		}
@@ -468,6 +485,7 @@ static void fail_full(struct sequencer *s, struct append **appends, size_t count
 			fail_all(&appends[i], 1, ERR_UNAVAILABLE, why,
 				 "the outcome is unknown, repeat it with the same ids");
 	}
+	watch_beat(s->watch, appends, count);
 }
 
 static void commit(struct sequencer *s, struct append **appends, size_t count, struct batch_times *times);
@@ -499,7 +517,10 @@ static void commit(struct sequencer *s, struct append **appends, size_t count, s
 		decide_add(&s->decide, appends[i]);
 	enum storage_outcome outcome = attempt(s, appends, count, &head, &decided, times, &looked_up, &err);
 	switch (outcome) {
-	case STORAGE_OK: committed(s, head, appends, count, &decided); return;
+	case STORAGE_OK:
+		committed(s, head, appends, count, &decided);
+		watch_beat(s->watch, appends, count);
+		return;
 	case STORAGE_FULL:
 		log_error("no room for appends", LOG_ERR(&err), LOG_U64("appends", count));
 		fail_full(s, appends, count, head, &err);
@@ -605,18 +626,42 @@ static void sleep_for(struct sequencer *s, size_t count, const struct timespec *
 	s->wake_at = 0;
 }
 
+static struct timespec deadline_in(int64_t us)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	int64_t nsec = t.tv_nsec + (us > 0 ? us : 0) * 1000;
+	t.tv_sec += (time_t)(nsec / 1000000000);
+	t.tv_nsec = (long)(nsec % 1000000000);
+	return t;
+}
+
 /* Group commit: lets the batch grow to the size of the last one, for a bounded time. */
 static void gather(struct sequencer *s)
 {
 	int64_t us = sequencer_gather_us(s->last_batch, s->recent_sync_us);
 	if (us <= 0 || s->waiting >= s->last_batch || s->stopping)
 		return;
-	struct timespec deadline;
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	int64_t nsec = deadline.tv_nsec + us * 1000;
-	deadline.tv_sec += (time_t)(nsec / 1000000000);
-	deadline.tv_nsec = (long)(nsec % 1000000000);
+	struct timespec deadline = deadline_in(us);
 	sleep_for(s, s->last_batch, &deadline);
+}
+
+/* When it is time: who beats no more is ended. */
+static bool look_at_sessions(struct sequencer *s)
+{
+	struct mono_time due;
+	if (s->failed || !watch_due(s->watch, &due) || mono_since_us(clock_mono(s->config.clock), due) < 0)
+		return false;
+	struct append *end = watch_look(s->watch);
+	bool any = end != NULL;
+	while (end) {
+		struct append *next = end->next;
+		struct err err = {0};
+		if (sequencer_append(s, &end, &err))
+			append_unref(end); /* stopping */
+		end = next;
+	}
+	return any;
 }
 
 static void *sequencer_thread(void *arg)
@@ -624,13 +669,23 @@ static void *sequencer_thread(void *arg)
 	struct sequencer *s = arg;
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
-		sleep_for(s, 1, NULL);
-		if (s->waiting == 0)
-			break; /* stopping */
-		gather(s);
+		struct mono_time due;
+		if (watch_due(s->watch, &due) && !s->failed) {
+			struct timespec deadline =
+				deadline_in(mono_since_us(due, clock_mono(s->config.clock)));
+			sleep_for(s, 1, &deadline);
+		} else {
+			sleep_for(s, 1, NULL);
+		}
+		if (s->waiting == 0 && s->stopping)
+			break;
+		if (s->waiting > 0)
+			gather(s);
 		take_batch(s);
 		pthread_mutex_unlock(&s->lock);
-		run_batch(s);
+		if (s->batch_count > 0)
+			run_batch(s);
+		look_at_sessions(s);
 		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -643,10 +698,10 @@ bool sequencer_step(struct sequencer *s)
 	pthread_mutex_lock(&s->lock);
 	take_batch(s);
 	pthread_mutex_unlock(&s->lock);
-	if (s->batch_count == 0)
-		return false;
-	run_batch(s);
-	return true;
+	bool any = s->batch_count > 0;
+	if (any)
+		run_batch(s);
+	return look_at_sessions(s) || any;
 }
 
 enum err_code sequencer_new(const struct sequencer_config *config, struct sequencer **ret, struct err *err)
@@ -665,12 +720,15 @@ enum err_code sequencer_new(const struct sequencer_config *config, struct sequen
 	storage_head(config->storage, &head);
 	s->ledger = ledger_new();
 	code = ledger_load(s->ledger, s->reader, head.head, err);
+	if (!code)
+		code = watch_new(config->storage, s->ledger, config->clock, config->seed, &s->watch, err);
 	if (code) {
 		storage_reader_close(s->reader);
 		ledger_free(s->ledger);
 		mem_free(s);
 		return code;
 	}
+	metric_set(METRIC_SESSIONS, (int64_t)ledger_session_count(s->ledger));
 	s->head = head.head;
 	s->last_commit = head.last_commit;
 	s->seen_wall = clock_wall(config->clock);
@@ -728,6 +786,7 @@ void sequencer_free(struct sequencer *s)
 	must(!s->rooms);
 	storage_reader_close(s->reader);
 	decide_release(&s->decide);
+	watch_free(s->watch);
 	ledger_free(s->ledger);
 	pthread_cond_destroy(&s->wake);
 	pthread_mutex_destroy(&s->lock);

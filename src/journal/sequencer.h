@@ -24,6 +24,7 @@ struct sequencer_config {
 	void (*committed)(void *arg, uint64_t head, struct wall_time last_commit, struct append **appends,
 			  size_t count);
 	void *arg;
+	uint64_t seed[2]; /* of the hashes of names and ids */
 };
 enum err_code sequencer_new(const struct sequencer_config *config, struct sequencer **ret, struct err *err);
 void sequencer_free(struct sequencer *s); /* after sequencer_stop() */

@@ -13,6 +13,7 @@ static void service_on_drain(struct task *task)
 	l->draining = true;
 	service_appends_drain(l);
 	service_reads_drain(l);
+	service_watches_drain(l);
 }
 
 struct journal_service *journal_service_new(struct journal *j, struct grpc_server *server,
@@ -25,6 +26,12 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		{.path = JOURNAL_METHOD("Read"), .open = service_read_open, .arg = s},
 		{.path = JOURNAL_METHOD("Load"), .open = service_load_open, .arg = s},
 		{.path = JOURNAL_METHOD("Subscribe"), .open = service_subscribe_open, .arg = s},
+		{.path = JOURNAL_METHOD("BeginSession"), .unary = service_begin_session, .arg = s},
+		{.path = JOURNAL_METHOD("BeatSession"), .unary = service_beat_session, .arg = s},
+		{.path = JOURNAL_METHOD("EndSession"), .unary = service_end_session, .arg = s},
+		{.path = JOURNAL_METHOD("ClaimGrants"), .unary = service_claim_grants, .arg = s},
+		{.path = JOURNAL_METHOD("ReleaseGrants"), .unary = service_release_grants, .arg = s},
+		{.path = JOURNAL_METHOD("WatchGrants"), .open = service_watch_grants_open, .arg = s},
 		{.path = JOURNAL_METHOD("Stat"), .unary = service_stat, .arg = s},
 		{.path = JOURNAL_METHOD("ListStreams"), .unary = service_list_streams, .arg = s},
 	};
@@ -40,6 +47,7 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		s->loops[i].drain.run = service_on_drain;
 		list_init(&s->loops[i].appends);
 		list_init(&s->loops[i].reads);
+		list_init(&s->loops[i].watches);
 	}
 	memcpy(s->methods, methods, sizeof(methods));
 	grpc_server_add(server, s->methods, ARRAY_LEN(methods));
@@ -60,6 +68,7 @@ void journal_service_free(struct journal_service *s)
 	for (size_t i = 0; i < s->loop_count; i++) {
 		must(list_empty(&s->loops[i].appends));
 		must(list_empty(&s->loops[i].reads));
+		must(list_empty(&s->loops[i].watches));
 	}
 	s->magic = 0;
 	mem_free(s->loops);

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/must.h"
+#include "journal/acts.h"
 
 #define ACTOR_PREFIX "ip:"
 
@@ -31,7 +32,7 @@ struct append_call {
 	size_t under_way;
 	enum { HOLD_ROOM = 1, HOLD_OUTPUT = 2 } holds;
 	struct journal_room room;
-	char actor[80];
+	char actor[SERVICE_ACTOR_BYTES];
 };
 
 struct append_op {
@@ -121,6 +122,7 @@ static void append_call_refuse(struct append_call *ac, uint64_t request, const s
 {
 	PB(AppendResponse) pb = CAIRN__JOURNAL__V1__APPEND_RESPONSE__INIT;
 	PB(Refusal) detail = CAIRN__JOURNAL__V1__REFUSAL__INIT;
+	PB(Fence) fence = CAIRN__JOURNAL__V1__FENCE__INIT;
 	enum grpc_code code = grpc_code_of(refusal->err.code);
 	struct span text = span_str(refusal->err.text);
 
@@ -132,10 +134,20 @@ static void append_call_refuse(struct append_call *ac, uint64_t request, const s
 			CAIRN__JOURNAL__V1__REFUSAL__HAS_SEQUENCE_FOUND_SEQUENCE_FOUND;
 		detail.sequence_found = refusal->sequence_found;
 	}
+	if (refusal->fence_found) {
+		const struct journal_fence *f = refusal->fence_found;
+
+		fence.service = pb_bytes(f->service);
+		fence.slot = f->slot;
+		fence.epoch = f->epoch;
+		if (f->by_session || f->epoch)
+			fence.session = pb_bytes(span_of(f->session, sizeof(f->session)));
+		detail.fence_found = &fence;
+	}
 	if (ac->unary) {
 		/* The text is at most ERR_TEXT_MAX, the stream's name may be as long as the client liked:
 		 * it is the client's own, and left out where it is no legal name. */
-		uint8_t packed[ERR_TEXT_MAX + LIMIT_STREAM_NAME_BYTES + 64];
+		uint8_t packed[ERR_TEXT_MAX + LIMIT_STREAM_NAME_BYTES + LIMIT_SERVICE_NAME_BYTES + 128];
 		struct header trailer = {.name = SPAN(JOURNAL_REFUSAL_TRAILER)};
 
 		if (detail.stream.len > LIMIT_STREAM_NAME_BYTES)
@@ -271,15 +283,32 @@ static enum err_code stream_of(const PB(StreamAppend) *pb, struct arena *a, stru
 	return ok ? ERR_OK : err_set(&refusal->err, ERR_LIMIT, "the append has too many parts");
 }
 
+static enum err_code fence_of(const PB(Fence) *pb, struct journal_fence *ret, struct err *err)
+{
+	*ret = (struct journal_fence){
+		.service = pb_span(pb->service), .slot = pb->slot, .epoch = pb->epoch};
+	if (!pb->session.len)
+		return ERR_OK;
+	if (pb->service.len || pb->slot || pb->epoch)
+		return err_set(err, ERR_INVALID, "fence: it has a grant and a session: put them into two");
+	if (pb->session.len != sizeof(ret->session))
+		return err_set(err, ERR_INVALID, "fence: its session has %zu bytes, not %zu", pb->session.len,
+			       sizeof(ret->session));
+	ret->by_session = true;
+	memcpy(ret->session, pb->session.data, sizeof(ret->session));
+	return ERR_OK;
+}
+
 static enum err_code request_of(const PB(AppendRequest) *pb, struct arena *a, struct append_request *ret,
 				struct append_refusal *refusal)
 {
 	struct append_stream *streams = arena_alloc(a, (pb->n_streams + 1) * sizeof(*streams));
 	struct append_condition *conditions = arena_alloc(a, (pb->n_conditions + 1) * sizeof(*conditions));
+	struct journal_fence *fences = arena_alloc(a, (pb->n_fences + 1) * sizeof(*fences));
 
 	if (service_check_journal(pb->journal, &refusal->err))
 		return refusal->err.code;
-	if (!streams || !conditions)
+	if (!streams || !conditions || !fences)
 		return err_set(&refusal->err, ERR_LIMIT, "the append has too many parts");
 	for (size_t i = 0; i < pb->n_streams; i++)
 		if (stream_of(pb->streams[i], a, &streams[i], refusal))
@@ -290,6 +319,11 @@ static enum err_code request_of(const PB(AppendRequest) *pb, struct arena *a, st
 				   &conditions[i].sequence, refusal))
 			return refusal->err.code;
 	}
+	for (size_t i = 0; i < pb->n_fences; i++)
+		if (fence_of(pb->fences[i], &fences[i], &refusal->err))
+			return refusal->err.code;
+	ret->fences = fences;
+	ret->fence_count = pb->n_fences;
 	ret->streams = streams;
 	ret->stream_count = pb->n_streams;
 	ret->conditions = conditions;
@@ -392,9 +426,9 @@ static const struct grpc_call_ops append_ops = {
 };
 
 /* "127.0.0.1:4711" and "[::1]:4711" without the port, which says nothing later. */
-static void actor_of_peer(const char *peer, char *actor, size_t size)
+void service_actor_of(const struct grpc_call *call, char *actor, size_t size)
 {
-	struct span host = span_str(peer);
+	struct span host = span_str(grpc_call_peer(call));
 	size_t n = host.n;
 
 	while (n > 0 && host.p[n - 1] != ':')
@@ -417,7 +451,7 @@ static struct append_call *append_call_open(struct grpc_call *call, void *arg, b
 	ac->call = grpc_call_ref(call);
 	ac->unary = unary;
 	ac->refs = 1;
-	actor_of_peer(grpc_call_peer(call), ac->actor, sizeof(ac->actor));
+	service_actor_of(call, ac->actor, sizeof(ac->actor));
 	grpc_call_bind(call, &append_ops, ac);
 	append_call_check_room(ac);
 	return ac;

@@ -45,6 +45,7 @@ static void info_to(const struct journal_stream_info *info, PB(StreamInfo) *ret)
 
 static const char *const features[] = {
 	"append", "append-stream", "read", "load", "subscribe", "list-streams",
+	"sessions", "grants", "fences",
 };
 static const struct {
 	const char *name;
@@ -59,6 +60,9 @@ static const struct {
 	{"append_records", LIMIT_APPEND_RECORDS},
 	{"response_bytes", LIMIT_RESPONSE_BYTES},
 	{"page_items", LIMIT_PAGE_ITEMS},
+	{"append_fences", LIMIT_APPEND_FENCES},
+	{"slots", LIMIT_SLOTS},
+	{"claim_slots", LIMIT_CLAIM_SLOTS},
 };
 
 static void stat_reply(struct facts_call *f, const struct journal_stream_info *stream)

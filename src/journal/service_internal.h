@@ -15,7 +15,7 @@ struct service_loop {
 	struct task drain;
 	struct loop *loop;
 	struct journal_service *service;
-	struct list appends, reads;
+	struct list appends, reads, watches;
 	bool draining;
 };
 
@@ -25,7 +25,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
-	struct grpc_method methods[7];
+	struct grpc_method methods[13];
 };
 
 /* service.c */
@@ -41,12 +41,43 @@ void service_cursor_to(const struct journal_cursor *cursor, PB(Cursor) *ret);
 void service_append_open(struct grpc_call *call, void *arg);
 void service_append_stream_open(struct grpc_call *call, void *arg);
 void service_appends_drain(struct service_loop *l);
+/* Who asks, as records name him. */
+#define SERVICE_ACTOR_BYTES 80
+void service_actor_of(const struct grpc_call *call, char *actor, size_t size);
 
 /* service_read.c */
 void service_read_open(struct grpc_call *call, void *arg);
 void service_load_open(struct grpc_call *call, void *arg);
 void service_subscribe_open(struct grpc_call *call, void *arg);
 void service_reads_drain(struct service_loop *l);
+
+/* service_acts.c: a unary call that is one act or several. Make it, put an append into each of its places and run
+ * it: reply() is called when all are durable and none was refused; err set beforehand ends the call. */
+struct acts_call {
+	struct journal_service *service;
+	struct grpc_call *call; /* a reference */
+	struct append **appends;
+	size_t count, under_way;
+	void (*reply)(struct acts_call *ac);
+	struct err err;
+	char actor[SERVICE_ACTOR_BYTES];
+};
+struct acts_call *service_acts_new(struct grpc_call *call, struct journal_service *s, size_t count,
+				   void (*reply)(struct acts_call *ac));
+void service_acts_run(struct acts_call *ac);
+/* For reply(): just after the last of them. */
+struct journal_cursor service_acts_cursor(const struct acts_call *ac);
+void service_begin_session(struct grpc_call *call, struct span request, void *arg);
+void service_beat_session(struct grpc_call *call, struct span request, void *arg);
+void service_end_session(struct grpc_call *call, struct span request, void *arg);
+void service_claim_grants(struct grpc_call *call, struct span request, void *arg);
+void service_release_grants(struct grpc_call *call, struct span request, void *arg);
+struct journal_grant;
+void service_grant_to(const struct journal_grant *g, PB(Grant) *ret);
+
+/* service_watch.c */
+void service_watch_grants_open(struct grpc_call *call, void *arg);
+void service_watches_drain(struct service_loop *l);
 
 /* service_facts.c */
 void service_stat(struct grpc_call *call, struct span request, void *arg);

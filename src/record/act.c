@@ -19,6 +19,7 @@ const char *record_kind_name(uint32_t kind)
 	case RECORD_ERASE: return "erase";
 	case RECORD_SESSION_BEGUN: return "session begun";
 	case RECORD_SESSION_ENDED: return "session ended";
+	case RECORD_GRANT: return "grant";
 	default: return "unknown";
 	}
 }

@@ -34,6 +34,7 @@ enum record_kind {
 	RECORD_ERASE = 5,
 	RECORD_SESSION_BEGUN = 7,
 	RECORD_SESSION_ENDED = 8,
+	RECORD_GRANT = 9,
 };
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
 /* Does a record of this kind take the stream's next sequence? */

@@ -62,7 +62,13 @@ class Journal:
                 ("AppendStream", "stream_stream", pb.AppendResponse),
                 ("Read", "unary_stream", pb.ReadResponse), ("Load", "unary_stream", pb.LoadResponse),
                 ("Subscribe", "unary_stream", pb.SubscribeResponse), ("Stat", "unary_unary", pb.StatResponse),
-                ("ListStreams", "unary_unary", pb.ListStreamsResponse)):
+                ("ListStreams", "unary_unary", pb.ListStreamsResponse),
+                ("BeginSession", "unary_unary", pb.BeginSessionResponse),
+                ("BeatSession", "unary_unary", pb.BeatSessionResponse),
+                ("EndSession", "unary_unary", pb.EndSessionResponse),
+                ("ClaimGrants", "unary_unary", pb.ClaimGrantsResponse),
+                ("ReleaseGrants", "unary_unary", pb.ReleaseGrantsResponse),
+                ("WatchGrants", "unary_stream", pb.WatchGrantsResponse)):
             self._calls[name] = getattr(self.channel, kind)(
                 SERVICE + name, request_serializer=lambda m: m.SerializeToString(),
                 response_deserializer=answer.FromString)
@@ -114,6 +120,36 @@ class Journal:
 
     def list_streams(self, **more):
         return self.call("ListStreams", pb.ListStreamsRequest(**more))
+
+
+    # --- sessions and grants
+
+    def begin_session(self, *services, session=None, ttl_ms=60000, **more):
+        session = session or new_id()
+        self.call("BeginSession", pb.BeginSessionRequest(session=session, services=services, ttl_ms=ttl_ms,
+                                                         **more))
+        return session
+
+    def beat(self, session):
+        return self.call("BeatSession", pb.BeatSessionRequest(session=session)).beats
+
+    def end_session(self, session):
+        return self.call("EndSession", pb.EndSessionRequest(session=session))
+
+    def claim(self, service, session, *slots):
+        """(epoch, holder) of each slot"""
+        answer = self.call("ClaimGrants", pb.ClaimGrantsRequest(service=service, session=session, slots=slots))
+        assert [g.slot for g in answer.grants] == list(slots)
+        return [(g.epoch, g.session) for g in answer.grants]
+
+    def release(self, service, session, *slots_and_epochs):
+        grants = [rec.Grant(slot=s, epoch=e) for s, e in slots_and_epochs]
+        return self.call("ReleaseGrants", pb.ReleaseGrantsRequest(service=service, session=session,
+                                                                  grants=grants)).grants
+
+    def watch(self, service, timeout=None):
+        return self._calls["WatchGrants"](pb.WatchGrantsRequest(service=service),
+                                          timeout=timeout or self.timeout, wait_for_ready=True)
 
 
 class AppendStream:
