@@ -245,6 +245,21 @@ static enum err_code choice_check(const struct setting *row, const struct found 
 	return err_set(err, ERR_INVALID, "%s: \"%s\" is not one of %s", f->origin, f->text, row->choices);
 }
 
+/* The number of the first line that is no text, or 0. A NUL would silently end what is read. */
+static size_t not_text_line(struct span s)
+{
+	size_t line = 1;
+	while (s.n > 0) {
+		uint32_t c;
+		size_t n = utf8_char(s, &c);
+		if (n == 0 || c == 0)
+			return line;
+		line += c == '\n';
+		s = span_skip(s, n);
+	}
+	return 0;
+}
+
 /* The whole file, which is text of at most max_bytes; the caller releases *ret also on failure. */
 static enum err_code file_read(const char *path, size_t max_bytes, struct buf *ret, struct err *err)
 {
@@ -270,9 +285,8 @@ static enum err_code file_read(const char *path, size_t max_bytes, struct buf *r
 		return err_set_errno(err, ERR_IO, read_errno, "read %s", path);
 	if (ret->n > max_bytes)
 		return err_set(err, ERR_LIMIT, "%s is longer than %zu bytes", path, max_bytes);
-	if (!utf8_valid(buf_span(ret)) || span_find(buf_span(ret), 0) < ret->n)
-		return err_set(err, ERR_INVALID, "%s is not UTF-8 text", path);
-	return ERR_OK;
+	size_t line = not_text_line(buf_span(ret));
+	return line ? err_set(err, ERR_INVALID, "%s:%zu: this line is not UTF-8 text", path, line) : ERR_OK;
 }
 
 static enum err_code secret_read(struct load *l, const struct found *f, const char **ret)

@@ -29,6 +29,7 @@
 struct child {
 	struct child_spec spec;
 	pid_t pid;  /* 0: not running */
+	pid_t group; /* its process group, which it may have left behind; 0: ended */
 	int output; /* read end of the pipe that is its stdout and stderr; -1: closed */
 	char *line; /* LINE_MAX_BYTES */
 	size_t line_n;
@@ -59,6 +60,8 @@ struct supervisor *supervisor_new(const struct supervisor_ops *ops, void *arg)
 	sigaddset(&mask, SIGTERM);
 	sigaddset(&mask, SIGCHLD);
 	must(sigprocmask(SIG_BLOCK, &mask, &s->old_mask) == 0);
+	/* What a child leaves behind is ours then: whether its group has ended is known. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	s->signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	must(s->signals >= 0);
 	return s;
@@ -139,7 +142,7 @@ enum err_code supervisor_start(struct supervisor *s, size_t child, struct err *e
 	fcntl(output[0], F_SETFL, O_NONBLOCK);
 	c->output = output[0];
 	c->line_n = 0;
-	c->pid = pid;
+	c->pid = c->group = pid;
 	c->restart = false;
 	c->started = clock_mono(&clock_system);
 	return ERR_OK;
@@ -216,11 +219,31 @@ static void child_exited(struct supervisor *s, size_t i, int status)
 		s->ops.on_exit(i, status, child_restart_later(c, now), s->arg);
 }
 
+/* What a dead child has started would keep its port and answer in its place: it is ended too. While all is
+ * being stopped it has the child's grace (child_end). */
+static void group_end(struct supervisor *s, struct child *c)
+{
+	if (s->stopping)
+		return;
+	kill(-c->group, SIGKILL);
+	c->group = 0;
+}
+
 static void reap(struct supervisor *s)
 {
-	for (size_t i = 0; i < s->count; i++) {
+	for (;;) {
+		siginfo_t dead = {0};
+		size_t i = 0;
 		int status;
-		if (s->children[i].pid > 0 && waitpid(s->children[i].pid, &status, WNOHANG) > 0)
+		/* Until it is waited for, its process id is nobody else's. */
+		if (waitid(P_ALL, 0, &dead, WEXITED | WNOHANG | WNOWAIT) || dead.si_pid == 0)
+			return;
+		while (i < s->count && s->children[i].pid != dead.si_pid)
+			i++;
+		if (i < s->count)
+			group_end(s, &s->children[i]);
+		must(waitpid(dead.si_pid, &status, 0) == dead.si_pid);
+		if (i < s->count)
 			child_exited(s, i, status);
 	}
 }
@@ -287,12 +310,16 @@ void supervisor_stop(struct supervisor *s)
 static void child_end(struct supervisor *s, size_t i)
 {
 	struct child *c = &s->children[i];
-	if (c->pid > 0)
-		kill(-c->pid, SIGTERM);
 	struct mono_time start = clock_mono(&clock_system);
-	while (c->pid > 0) {
-		if (mono_since_us(clock_mono(&clock_system), start) > c->spec.stop_grace_ms * 1000)
-			kill(-c->pid, SIGKILL);
+	bool killed = false;
+	if (c->group > 0)
+		kill(-c->group, SIGTERM);
+	/* Others of the group may be dead and waited for by nobody: that is not waited for here either. */
+	while (c->pid > 0 || (!killed && c->group > 0 && kill(-c->group, 0) == 0)) {
+		if (mono_since_us(clock_mono(&clock_system), start) > c->spec.stop_grace_ms * 1000) {
+			kill(-c->group, SIGKILL);
+			killed = true;
+		}
 		supervisor_turn(s, 20);
 	}
 	child_read(s, i);

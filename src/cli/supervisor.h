@@ -3,7 +3,8 @@
  *
  * A child that dies is started again after 0.5 s, doubling to 10 s while it dies young; one that has lived
  * 10 s starts from 0.5 s again. Children run in process groups of their own, so that Ctrl-C reaches only
- * the supervisor, which then ends them in the order in which they should end. */
+ * the supervisor, which then ends them in the order in which they should end. What a child that died had
+ * started in its group is killed before the child is started again. */
 #ifndef CAIRN_CLI_SUPERVISOR_H
 #define CAIRN_CLI_SUPERVISOR_H
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shlex
 import signal
@@ -14,7 +15,7 @@ import pytest
 import harness
 import protos
 import tools
-from harness import eventually, http_request
+from harness import accepts, eventually, http_request
 from ports import free_port
 
 CART = [sys.executable, "-B", str(protos.SOURCE / "contrib" / "samples" / "shopping-cart" / "cart.py")]
@@ -140,6 +141,40 @@ def test_ctrl_c_stops_everything(dev):
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def living(pid):
+    """It runs: is neither gone nor only waited for."""
+    try:
+        return pathlib.Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_dead_function_has_started_does_not_keep_its_port(dev):
+    cart_of_a_shell = "%s -B %s & echo cart is $!; wait" % (sys.executable, harness.SAMPLE / "cart.py")
+    process = dev("sh", "-c", cart_of_a_shell)
+    first = int(process.wait_text(r"cart is (\d+)$")[1])
+    eventually(lambda: http_request(process.port, "GET", "/carts/ada").status == 200 if accepts(process.port)
+               else False, "it is served")
+    os.kill(children(process)["sh"], signal.SIGKILL)
+    second = int(eventually(lambda: [n for n in re.findall(r"cart is (\d+)$", process.text(), re.M)
+                                     if int(n) != first], "it is started again")[0])
+    assert not living(first)
+    eventually(lambda: http_request(process.port, "GET", "/carts/ada").status == 200, "it is served again")
+    assert living(second)
+    assert process.terminate() == 0
+    assert not living(second)
+
+
+def test_what_a_function_has_started_has_its_time_to_end(dev, lab):
+    """The function itself ends at once, what it has started a little later."""
+    child = '(trap "while kill -0 $$ 2>/dev/null; do :; done; : >ended; exit" TERM; : >ready; ' \
+            'while :; do sleep 1; done) & exec sleep 1000'
+    process = dev("sh", "-c", child)
+    eventually((lab.folder / "ready").exists, "it is up")
+    assert process.terminate() == 0
+    assert (lab.folder / "ended").exists()
 
 
 def test_what_the_journal_had_is_there_at_the_next_start(dev):

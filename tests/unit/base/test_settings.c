@@ -363,6 +363,15 @@ static void file_fails(struct span text, const char *tail)
 	fails(want);
 }
 
+static void file_is_no_text(struct span text, int line)
+{
+	char want[200];
+	file_put("conf", text);
+	ARGS("--config", path_of("conf"));
+	snprintf(want, sizeof(want), "--config: %s:%d: this line is not UTF-8 text", path_of("conf"), line);
+	fails(want);
+}
+
 Test(settings, wrong_lines_of_the_file_are_named)
 {
 	file_fails(SPAN("# ok\nlisten host\n"), ":2: this is no line of the form \"name = value\"");
@@ -372,6 +381,11 @@ Test(settings, wrong_lines_of_the_file_are_named)
 	file_fails(SPAN("config = x\n"), ":1: unknown key \"config\"; --help lists all");
 	file_fails(SPAN("workers = 99\n"), ":1: workers: \"99\" is not a whole number from 1 to 64");
 	file_fails(SPAN("workers = 9\nworkers = 8\n"), ":2: workers is given twice: take one line out");
+	/* Nothing behind a NUL is silently passed over. */
+	file_is_no_text(SPAN("# ok\n\nworkers = 9\0\n"), 3);
+	file_is_no_text(SPAN("# no\0 comment\nworkers = 9\n"), 1);
+	file_is_no_text(SPAN("workers = 9\n\0"), 2);
+	file_is_no_text(SPAN("workers = 9\n# \xc3\n"), 2);
 }
 
 Test(settings, a_config_file_that_cannot_be_read)
@@ -384,7 +398,7 @@ Test(settings, a_config_file_that_cannot_be_read)
 	char want[200];
 	file_put("conf", SPAN("listen = \xFF\n"));
 	ARGS("--config", path_of("conf"));
-	snprintf(want, sizeof(want), "--config: %s is not UTF-8 text", path_of("conf"));
+	snprintf(want, sizeof(want), "--config: %s:1: this line is not UTF-8 text", path_of("conf"));
 	fails(want);
 	file_put("conf", SPAN("listen = a\0b\n"));
 	fails(want);
