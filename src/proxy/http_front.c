@@ -10,12 +10,14 @@
 #include "base/text.h"
 #include "proxy/headers.h"
 #include "proxy/http_binding.h"
+#include "proxy/http_stream.h"
 #include "proxy/transcode.h"
 
 #define CALL_MAGIC 0x48545043u /* "HTPC" */
 
 struct http_front {
 	struct router *router;
+	int64_t quiet_ms;
 };
 
 enum call_state {
@@ -37,6 +39,7 @@ struct http_call {
 	struct metadata metadata; /* of the request, for the kinds that take it */
 	struct buf body;
 	struct command *command; /* CALL_RUNNING */
+	struct http_stream stream; /* where the method's replies stream */
 	/* the reply, until on_end */
 	bool replied;
 	struct buf answer;
@@ -110,12 +113,54 @@ static enum err_code call_take_reply(struct http_call *call, struct span reply, 
 	return code;
 }
 
+static bool call_streams(const struct http_call *call)
+{
+	return call->match.binding->method->server_streaming;
+}
+
+static void call_fail(struct http_call *call, int status, enum grpc_code code, struct span text)
+{
+	if (!call->stream.started) {
+		call_answer_error(call, status, text);
+		return;
+	}
+	call->state = CALL_ANSWERED;
+	http_stream_fail(&call->stream, code, text);
+}
+
+static void call_stream_reply(struct http_call *call, const struct any *payload, const struct metadata *metadata)
+{
+	struct err err = {0};
+	bool room = true;
+	if (!http_stream_send(&call->stream, payload->value, metadata, &room, &err)) {
+		if (!room)
+			command_hold(call->command, true);
+		return;
+	}
+	struct command *command = call->command;
+	call->command = NULL;
+	call_fail(call, 500, GRPC_INTERNAL, span_str(err.text));
+	command_cancel(command);
+}
+
+static void call_on_writable(struct http_exchange *x, void *arg)
+{
+	struct http_call *call = OBJ_CAST(struct http_call, arg, CALL_MAGIC);
+	(void)x;
+	if (call->command)
+		command_hold(call->command, false);
+}
+
 static void call_on_reply(void *arg, const struct any *payload, const struct metadata *metadata)
 {
 	struct http_call *call = OBJ_CAST(struct http_call, arg, CALL_MAGIC);
 	must(call->state == CALL_RUNNING || call->state == CALL_ANSWERED);
 	if (call->state == CALL_ANSWERED || call->replied)
 		return;
+	if (call_streams(call)) {
+		call_stream_reply(call, payload, metadata);
+		return;
+	}
 	call->replied = true;
 	struct err err = {0};
 	struct headers headers = {0};
@@ -137,12 +182,14 @@ static void call_on_end(void *arg, const struct outcome *outcome)
 	call->command = NULL;
 	if (call->state == CALL_ANSWERED)
 		return;
-	if (outcome->failure) {
-		call_answer_error(call, 500, outcome->message);
+	if (outcome->code != GRPC_OK || outcome->failure) {
+		call_fail(call, outcome->failure ? 500 : http_status_of(outcome->code), outcome->code,
+			  outcome->message);
 		return;
 	}
-	if (outcome->code != GRPC_OK) {
-		call_answer_error(call, http_status_of(outcome->code), outcome->message);
+	if (call_streams(call)) {
+		call->state = CALL_ANSWERED;
+		http_stream_end(&call->stream);
 		return;
 	}
 	struct err err = {0};
@@ -221,6 +268,7 @@ static void call_on_done(struct http_exchange *x, void *arg)
 	struct http_call *call = OBJ_CAST(struct http_call, arg, CALL_MAGIC);
 	if (call->command)
 		command_cancel(call->command);
+	http_stream_release(&call->stream);
 	buf_release(&call->body);
 	buf_release(&call->answer);
 	arena_release(&call->arena);
@@ -233,6 +281,7 @@ static void call_on_done(struct http_exchange *x, void *arg)
 static const struct http_exchange_ops call_ops = {
 	.on_body = call_on_body,
 	.on_body_end = call_on_body_end,
+	.on_writable = call_on_writable,
 	.on_done = call_on_done,
 };
 
@@ -246,8 +295,12 @@ static enum err_code call_begin(struct http_call *call, const struct http_reques
 		return err_set(err, ERR_LIMIT, "the request's headers are too large");
 	size_t q = span_find(target, '?');
 	call->query = span_skip(target, q < target.n ? q + 1 : q);
-	return http_bindings_find(call->spec->bindings, request->method, span_first(target, q), &call->arena,
-				  &call->match, err);
+	enum err_code code = http_bindings_find(call->spec->bindings, request->method, span_first(target, q),
+						&call->arena, &call->match, err);
+	if (!code && call_streams(call))
+		http_stream_init(&call->stream, call->x, call->match.binding, &request->headers,
+				 call->front->quiet_ms);
+	return code;
 }
 
 static void on_done_nothing(struct http_exchange *x, void *arg)
@@ -288,10 +341,11 @@ void http_front_handle(struct http_exchange *x, const struct http_request *reque
 				  span_str(err.text));
 }
 
-struct http_front *http_front_new(struct router *router)
+struct http_front *http_front_new(struct router *router, int64_t quiet_ms)
 {
 	struct http_front *front = mem_xalloc(sizeof(*front));
 	front->router = router;
+	front->quiet_ms = quiet_ms;
 	return front;
 }
 

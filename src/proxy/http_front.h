@@ -1,7 +1,7 @@
 /* The HTTP/JSON front: plain requests on the proxy's port, HTTP/1.1 and HTTP/2, transcoded to commands of
  * the function and back. Belongs to the proxy's loop.
  *
- *	struct http_front *front = http_front_new(router);
+ *	struct http_front *front = http_front_new(router, LIMIT_EVENTS_SILENCE_MS);
  *	grpc_server_set_http(server, http_front_handle, front); */
 #ifndef CAIRN_PROXY_HTTP_FRONT_H
 #define CAIRN_PROXY_HTTP_FRONT_H
@@ -11,7 +11,8 @@
 
 struct http_front;
 
-struct http_front *http_front_new(struct router *router);
+/* quiet_ms: of silence, after which a stream of events gets a comment. */
+struct http_front *http_front_new(struct router *router, int64_t quiet_ms);
 void http_front_free(struct http_front *front); /* after the server; NULL is fine */
 
 /* For grpc_server_set_http(). */

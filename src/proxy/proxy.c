@@ -247,7 +247,7 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 	p->router = new_router(p);
 	p->server = grpc_server_new(&front, &p->loop, 1);
 	p->front = front_new(p->server, p->router);
-	p->http = http_front_new(p->router);
+	p->http = http_front_new(p->router, LIMIT_EVENTS_SILENCE_MS);
 	grpc_server_set_http(p->server, handle_http, p);
 	p->managed = (struct management){.ready = is_ready, .stats = get_stats, .arg = p};
 	return p;

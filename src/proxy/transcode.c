@@ -237,6 +237,12 @@ static enum err_code http_body_out(const struct pb_msg *msg, struct arena *a, st
 	return ERR_OK;
 }
 
+bool transcode_is_raw(const struct http_binding *binding)
+{
+	const struct pb_field *field = binding->response_field;
+	return field ? !field->repeated && is_http_body(field->sub) : is_http_body(binding->method->output);
+}
+
 enum err_code transcode_out(const struct http_binding *binding, struct span reply, struct arena *a,
 			    struct buf *body, struct span *ret_content_type, struct err *err)
 {
@@ -244,12 +250,12 @@ enum err_code transcode_out(const struct http_binding *binding, struct span repl
 	const struct pb_field *field = binding->response_field;
 	if (pb_msg_parse(binding->method->output, reply, a, &msg, err))
 		return err_wrap(err, "reply of %.*s", SPAN_ARG(binding->method->full_name));
-	if (field && !field->repeated && is_http_body(field->sub)) {
+	if (field && transcode_is_raw(binding)) {
 		struct pb_msg *sub = pb_msg_sub(msg, field);
 		return sub ? http_body_out(sub, a, body, ret_content_type, err)
 			   : err_set(err, ERR_NOMEM, "reply: out of memory");
 	}
-	if (!field && is_http_body(binding->method->output))
+	if (transcode_is_raw(binding))
 		return http_body_out(msg, a, body, ret_content_type, err);
 	*ret_content_type = SPAN("application/json");
 	return field ? pb_json_print_field(msg, field, body, err) : pb_json_print(msg, body, err);

@@ -20,6 +20,9 @@ struct transcode_request {
 enum err_code transcode_in(const struct transcode_request *request, struct arena *a, struct buf *payload,
 			   struct err *err);
 
+/* Is the answer the data of a google.api.HttpBody, as it is? */
+bool transcode_is_raw(const struct http_binding *binding);
+
 /* The answer's body and content type for a reply message's bytes. The content type is static text or lives
  * in the arena. */
 enum err_code transcode_out(const struct http_binding *binding, struct span reply, struct arena *a,
