@@ -182,7 +182,8 @@ static void call_add_header(struct header_list *list, struct arena *a, enum err_
 static void call_respond(struct grpc_call *call, const struct headers *metadata, const struct headers *status)
 {
 	struct arena *a = &call->stream->arena;
-	struct header_list list = {0};
+	struct header first[8];
+	struct header_list list = HEADER_LIST_ON(first);
 	enum err_code rc = ERR_OK;
 	call->headers_sent = true;
 	call_add_header(&list, a, &rc, SPAN(":status"), SPAN("200"));
@@ -321,7 +322,8 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_code code, struct span m
 	if (call->state != CALL_OPEN)
 		return;
 	struct arena *a = &call->stream->arena;
-	struct header_list list = {0};
+	struct header first[4];
+	struct header_list list = HEADER_LIST_ON(first);
 	char number[12];
 	int n = snprintf(number, sizeof(number), "%d", (int)code);
 	enum err_code rc = header_list_put(&list, a, SPAN("grpc-status"), span_of(number, (size_t)n));

@@ -19,7 +19,8 @@
 /* Headers, trailers, their arrays, and what a call keeps about itself. */
 #define STREAM_ARENA_BYTES (16 * LIMIT_HEADER_BYTES)
 #define HEADERS_ON_STACK 32
-#define HEADERS_FIRST ((size_t)10) /* a usual request has them all in its first array */
+#define HEADERS_FIRST ((size_t)4)     /* metadata and trailers are few */
+#define HEADERS_OF_BLOCK ((size_t)10) /* a usual request has them all in its first array */
 /* Stream resets a peer may send: a burst, then so many a second (CVE-2023-44487). Calls that are cancelled
  * or time out are resets too, so these are far above nghttp2's defaults (1000 and 33). */
 #define RESET_BURST 10000
@@ -50,7 +51,7 @@ struct session {
 enum err_code header_list_put(struct header_list *list, struct arena *a, struct span name, struct span value)
 {
 	if (list->h.n == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : HEADERS_FIRST;
+		size_t cap = list->cap ? list->cap * 2 : list->first ? list->first : HEADERS_FIRST;
 		struct header *room = arena_alloc(a, cap * sizeof(*room));
 		if (!room)
 			return ERR_NOMEM;
@@ -79,10 +80,8 @@ static nghttp2_nv *headers_to_nv(const struct headers *h, nghttp2_nv stack[HEADE
 		nv = mem_try_alloc(h->n * sizeof(*nv));
 	for (size_t i = 0; nv && i < h->n; i++) {
 		/* nghttp2 copies them; its struct has no const. */
-		nv[i] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)h->items[i].name.p,
-				     .value = (uint8_t *)(uintptr_t)h->items[i].value.p,
-				     .namelen = h->items[i].name.n,
-				     .valuelen = h->items[i].value.n};
+		const struct span name = h->items[i].name, value = h->items[i].value;
+		nv[i] = (nghttp2_nv){(uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, 0};
 	}
 	return nv;
 }
@@ -95,6 +94,7 @@ struct stream *stream_new(const struct stream_ops *ops, void *user)
 	if (!s)
 		return NULL;
 	*s = (struct stream){.magic = STREAM_MAGIC, .refs = 1, .id = -1, .ops = ops, .user = user};
+	s->headers.first = HEADERS_OF_BLOCK;
 	arena_init(&s->arena, STREAM_ARENA_BYTES);
 	outq_init(&s->out, STREAM_BLOCK_BYTES);
 	return s;
@@ -404,8 +404,7 @@ static int session_on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame
 	return 0;
 }
 
-/* Headers that cannot be sent, above all because they are too large: nothing that follows them makes sense.
- */
+/* Headers that cannot be sent, above all because they are too large: nothing that follows makes sense. */
 static int session_on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int code, void *user)
 {
 	struct stream *s = frame->hd.type == NGHTTP2_HEADERS ? stream_of(ng, frame->hd.stream_id) : NULL;
