@@ -46,6 +46,16 @@ struct client *client_new(struct loop *loop, const struct client_config *config)
 void client_free(struct client *c);
 enum grpc_channel_state client_state(const struct client *c);
 
+/* Of an append: what must still be so. As found, of a refusal: the slot's newest grant and who has it (epoch 0:
+ * none), or the session that has ended. */
+struct client_fence {
+	bool by_session;
+	struct span service; /* of a grant, with slot and epoch */
+	uint32_t slot;
+	uint64_t epoch;
+	uint8_t session[RECORD_ID_BYTES];
+};
+
 /* Why something failed. code is GRPC_OK when it did not. */
 struct client_error {
 	enum grpc_code code;
@@ -53,6 +63,8 @@ struct client_error {
 	struct span stream;	    /* a refused append: the stream it is about; or empty */
 	bool has_sequence_found;    /* an expectation did not hold: */
 	uint64_t sequence_found;    /* the stream's newest sequence */
+	bool has_fence_found;	    /* a fence did not hold: */
+	struct client_fence fence_found;
 	bool unknown;		    /* an append whose outcome is unknown: it may still happen */
 	bool unreachable;	    /* there was no connection, or it broke */
 };
@@ -93,6 +105,8 @@ struct client_append {
 	size_t stream_count;
 	const struct client_condition *conditions;
 	size_t condition_count;
+	const struct client_fence *fences;
+	size_t fence_count;
 };
 
 struct client_appended {
@@ -133,15 +147,15 @@ struct client_read_ops {
 	void (*on_done)(struct client_read *r, const struct client_error *error, void *arg);
 };
 
-enum client_from { CLIENT_FROM_START, CLIENT_FROM_SEQUENCE, CLIENT_FROM_POSITION, CLIENT_FROM_CURSOR,
+enum client_from { CLIENT_FROM_START, CLIENT_FROM_SEQUENCE, CLIENT_FROM_POSITION, CLIENT_FROM_CURSOR, CLIENT_FROM_TIME,
 		   CLIENT_FROM_END /* subscribe only */ };
-enum client_to { CLIENT_TO_END, CLIENT_TO_SEQUENCE, CLIENT_TO_POSITION };
+enum client_to { CLIENT_TO_END, CLIENT_TO_SEQUENCE, CLIENT_TO_POSITION, CLIENT_TO_TIME };
 
 struct client_query {
 	struct span stream, category; /* at most one of them; none: everything */
 	bool include_system, backward;
 	enum client_from from; /* CLIENT_FROM_START backwards: at the last record */
-	uint64_t from_value;   /* a sequence or position, inclusive */
+	uint64_t from_value;   /* a sequence, a position or a time (us since 1970), inclusive */
 	struct client_cursor from_cursor;
 	enum client_to to; /* read only */
 	uint64_t to_value; /* inclusive */

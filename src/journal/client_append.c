@@ -183,6 +183,18 @@ static void pause_then_kick(struct client *c)
 	c->retry_ms = c->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : c->retry_ms * 2;
 }
 
+static void fence_found(const PB(Fence) *pb, struct client_error *error)
+{
+	struct client_fence *f = &error->fence_found;
+
+	error->has_fence_found = true;
+	*f = (struct client_fence){
+		.service = pb_span(pb->service), .slot = pb->slot, .epoch = pb->epoch};
+	f->by_session = pb->service.len == 0;
+	if (pb->session.len == sizeof(f->session))
+		memcpy(f->session, pb->session.data, sizeof(f->session));
+}
+
 static void append_refused(struct client *c, struct append *a, const PB(Refusal) *refusal)
 {
 	struct client_error error = {
@@ -202,6 +214,8 @@ static void append_refused(struct client *c, struct append *a, const PB(Refusal)
 	}
 	if (error.has_sequence_found)
 		error.sequence_found = refusal->sequence_found;
+	if (refusal->fence_found)
+		fence_found(refusal->fence_found, &error);
 	append_unlink(c, a);
 	a->done(NULL, &error, a->arg);
 	append_free(a);
@@ -415,6 +429,21 @@ static PB(StreamAppend) *pack_stream(struct arena *a, const struct client_stream
 	return pb;
 }
 
+static PB(Fence) *pack_fence(struct arena *a, const struct client_fence *fence)
+{
+	PB(Fence) *pb = client_zalloc(a, sizeof(*pb));
+
+	cairn__journal__v1__fence__init(pb);
+	if (fence->by_session) {
+		pb->session = pb_bytes(span_of(fence->session, sizeof(fence->session)));
+		return pb;
+	}
+	pb->service = pb_bytes(fence->service);
+	pb->slot = fence->slot;
+	pb->epoch = fence->epoch;
+	return pb;
+}
+
 static uint8_t *pack_append(const struct client *c, const struct client_append *append, uint64_t number,
 			    size_t *ret_n)
 {
@@ -440,6 +469,10 @@ static uint8_t *pack_append(const struct client *c, const struct client_append *
 					      append->conditions[i].sequence);
 		request.conditions[i] = pb;
 	}
+	request.n_fences = append->fence_count;
+	request.fences = client_zalloc(&a, (append->fence_count + 1) * sizeof(*request.fences));
+	for (size_t i = 0; i < append->fence_count; i++)
+		request.fences[i] = pack_fence(&a, &append->fences[i]);
 	bytes = client_pack(&request.base, ret_n);
 	arena_release(&a);
 	return bytes;

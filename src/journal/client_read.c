@@ -59,6 +59,9 @@ static uint8_t *pack_read(const struct client *c, const struct client_query *q, 
 	} else if (q->from == CLIENT_FROM_CURSOR) {
 		r.from_case = CAIRN__JOURNAL__V1__READ_REQUEST__FROM_FROM_CURSOR;
 		r.from_cursor = client_pack_cursor(&a, &q->from_cursor);
+	} else if (q->from == CLIENT_FROM_TIME) {
+		r.from_case = CAIRN__JOURNAL__V1__READ_REQUEST__FROM_FROM_TIME_US;
+		r.from_time_us = q->from_value;
 	}
 	if (q->to == CLIENT_TO_SEQUENCE) {
 		r.to_case = CAIRN__JOURNAL__V1__READ_REQUEST__TO_TO_SEQUENCE;
@@ -66,6 +69,9 @@ static uint8_t *pack_read(const struct client *c, const struct client_query *q, 
 	} else if (q->to == CLIENT_TO_POSITION) {
 		r.to_case = CAIRN__JOURNAL__V1__READ_REQUEST__TO_TO_POSITION;
 		r.to_position = q->to_value;
+	} else if (q->to == CLIENT_TO_TIME) {
+		r.to_case = CAIRN__JOURNAL__V1__READ_REQUEST__TO_TO_TIME_US;
+		r.to_time_us = q->to_value;
 	}
 	r.types = pack_spans(&a, q->types, r.n_types = q->type_count);
 	r.stream_prefixes = pack_spans(&a, q->stream_prefixes, r.n_stream_prefixes = q->stream_prefix_count);
@@ -103,6 +109,9 @@ static uint8_t *pack_subscribe(const struct client *c, const struct client_query
 	} else if (q->from == CLIENT_FROM_CURSOR) {
 		r.from_case = CAIRN__JOURNAL__V1__SUBSCRIBE_REQUEST__FROM_FROM_CURSOR;
 		r.from_cursor = client_pack_cursor(&a, &q->from_cursor);
+	} else if (q->from == CLIENT_FROM_TIME) {
+		r.from_case = CAIRN__JOURNAL__V1__SUBSCRIBE_REQUEST__FROM_FROM_TIME_US;
+		r.from_time_us = q->from_value;
 	} else if (q->from == CLIENT_FROM_END) {
 		r.from_case = CAIRN__JOURNAL__V1__SUBSCRIBE_REQUEST__FROM_FROM_END;
 		r.from_end = true;

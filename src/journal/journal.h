@@ -195,12 +195,14 @@ enum journal_from {
 	FROM_SEQUENCE, /* of a stream */
 	FROM_POSITION,
 	FROM_CURSOR,
+	FROM_TIME, /* of commit, us: forward the first not before it, backward the last not after it */
 	FROM_END /* live only: with what is appended from now on */
 };
 enum journal_to {
 	TO_END /* the head as of the first page; backward: the first record */,
 	TO_SEQUENCE,
-	TO_POSITION
+	TO_POSITION,
+	TO_TIME /* forward the last not after it, backward the first not before it */
 };
 
 /* Borrowed during journal_read_open(). */
@@ -211,7 +213,7 @@ struct journal_query {
 	bool backward;       /* not with live */
 	bool live;           /* a subscription: goes on with every new record until it is closed */
 	enum journal_from from;
-	uint64_t from_value; /* sequence or position, inclusive */
+	uint64_t from_value; /* sequence, position or time, inclusive */
 	struct journal_cursor from_cursor;
 	enum journal_to to;                         /* not with live */
 	uint64_t to_value;                          /* inclusive */

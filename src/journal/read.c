@@ -34,7 +34,7 @@ bool read_has_filter(const struct journal_read *r)
 {
 	const struct read_filter *f = &r->filter;
 	return f->type_count || f->prefix_count || f->min_position || f->min_sequence || f->max_sequence ||
-	       f->skip_to_sequence;
+	       f->skip_to_sequence || f->min_time_us;
 }
 
 static bool any_is(const struct span *list, size_t count, struct span s)
@@ -62,6 +62,11 @@ enum read_verdict read_wants(struct journal_read *r, const struct record_view *v
 	/* What was taken after the last event in bounds, and before the next, belongs to it. */
 	if (!r->backward && f->max_sequence && v->sequence > f->max_sequence)
 		return READ_STOP;
+	if (f->min_time_us) {
+		if ((uint64_t)v->commit_time.us < f->min_time_us)
+			return READ_SKIP;
+		f->min_time_us = 0; /* none goes back */
+	}
 	if (f->skip_to_sequence) {
 		if (!counts || v->sequence < f->skip_to_sequence)
 			return READ_SKIP;
@@ -188,6 +193,10 @@ static void set_from(struct journal_read *r, const struct journal_query *q)
 		break;
 	case FROM_POSITION: r->at = q->from_value; break;
 	case FROM_CURSOR: r->at = q->from_cursor.position; break;
+	case FROM_TIME:
+		r->from_by_time = true;
+		r->from_time_us = q->from_value;
+		break;
 	case FROM_END: r->from_end = true; break;
 	default: unreachable_state("journal_from");
 	}
@@ -204,6 +213,8 @@ static void set_to(struct journal_read *r, const struct journal_query *q)
 		r->filter.min_sequence = q->to_value;
 	else if (q->to == TO_SEQUENCE)
 		r->filter.max_sequence = q->to_value;
+	r->to_by_time = q->to == TO_TIME;
+	r->to_time_us = q->to_value;
 	/* Up to sequence 0 there is nothing but what comes before the first event. */
 	if (q->to == TO_SEQUENCE && !q->backward && q->to_value == 0)
 		r->records_left = 0;

@@ -26,6 +26,7 @@ struct read_filter {
 	size_t type_count, prefix_count;
 	uint8_t *text;
 	uint64_t min_position;               /* backward: stop below it */
+	uint64_t min_time_us;                /* live: skip until a record is not before it */
 	uint64_t min_sequence, max_sequence; /* stop outside (0: no bound) */
 	uint64_t skip_to_sequence;           /* skip until an event has this sequence (0: no more) */
 };
@@ -57,6 +58,9 @@ struct journal_read {
 	uint64_t at;          /* position, or sequence while by_sequence */
 	uint64_t below;       /* not live: exclusive bound on positions */
 	uint64_t to_position; /* forward: inclusive, UINT64_MAX: none */
+	/* Times, until the first page has found out which positions they are. */
+	bool from_by_time, to_by_time;
+	uint64_t from_time_us, to_time_us;
 	uint64_t load_at, load_newest;
 	uint64_t told; /* live: the position in the last page */
 	bool told_caught_up;

@@ -306,11 +306,82 @@ static enum err_code load_begin(struct journal_read *r, struct storage_reader *r
 	return ERR_OK;
 }
 
+/* ---- times ----------------------------------------------------------------------------------- */
+
+/* The first position whose record was committed at that time or later; `head` if there is none. Times never go
+ * back, so it is found by halving. */
+static enum err_code position_at(struct storage_reader *reader, uint64_t head, uint64_t time_us, uint64_t *ret,
+				 struct err *err)
+{
+	uint64_t low = 0, high = head; /* all below low are earlier; that at high is not */
+	enum err_code code = ERR_OK;
+	struct buf buf;
+	buf_init(&buf, LIMIT_RECORD_BYTES + 1);
+	while (low < high && !code) {
+		uint64_t middle = low + (high - low) / 2;
+		struct storage_query q = {.source = STORAGE_ALL,
+					  .include_system = true,
+					  .from = middle,
+					  .below_position = high,
+					  .max_bytes = 1,
+					  .max_records = 1};
+		struct storage_page page;
+		struct record_view v;
+		buf_clear(&buf);
+		code = storage_read(reader, &q, &buf, &page, err);
+		if (!code && page.records > 0)
+			code = run_last(buf_span(&buf), &v, err);
+		if (code)
+			break;
+		if (page.records == 0) /* what was between has been removed */
+			high = middle;
+		else if ((uint64_t)v.commit_time.us < time_us)
+			low = v.position + 1;
+		else
+			high = middle;
+	}
+	buf_release(&buf);
+	*ret = low;
+	return code;
+}
+
+/* From and to a time, as positions. What lies beyond the newest record is for the records to come. */
+static enum err_code resolve_times(struct journal_read *r, struct storage_reader *reader, uint64_t head,
+				   struct err *err)
+{
+	uint64_t at = 0;
+	enum err_code code = ERR_OK;
+	if (r->from_by_time) {
+		uint64_t time = r->from_time_us;
+		/* Backward: the last one not after it is the one before the first after it. */
+		code = position_at(reader, head, r->backward && time < UINT64_MAX ? time + 1 : time, &at, err);
+		if (code)
+			return code;
+		r->at = r->backward ? at - (at > 0) : at;
+		if (r->backward && at == 0)
+			r->records_left = 0;
+		if (r->live && at == head)
+			r->filter.min_time_us = time;
+	}
+	if (r->to_by_time && r->backward) {
+		code = position_at(reader, head, r->to_time_us, &r->filter.min_position, err);
+	} else if (r->to_by_time && r->to_time_us < UINT64_MAX) {
+		code = position_at(reader, head, r->to_time_us + 1, &at, err);
+		r->to_position = at > 0 ? at - 1 : 0;
+		if (at == 0)
+			r->records_left = 0;
+	}
+	return code;
+}
+
 static enum err_code begin(struct journal_read *r, struct storage_reader *reader, struct journal_page *page,
 			   struct err *err)
 {
 	uint64_t head = journal_head(r->journal);
 	r->begun = true;
+	enum err_code code = resolve_times(r, reader, head, err);
+	if (code)
+		return code;
 	r->below = head;
 	if (!r->backward && r->to_position < head)
 		r->below = r->to_position + 1;

@@ -20,6 +20,7 @@ static bool take_item(struct journal_read *r, const struct append *a, const stru
 	if (read_has_filter(r)) {
 		struct record_view view = {.position = position,
 					   .sequence = item->sequence,
+					   .commit_time = a->answer.commit_time,
 					   .kind = item->kind,
 					   .stream = t->name};
 		if (r->filter.type_count && record_decode_trusted(append_item_entry(a, item), &view, NULL))

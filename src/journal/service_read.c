@@ -202,6 +202,9 @@ static enum err_code query_of_read(const PB(ReadRequest) *pb, struct arena *a, s
 		q->from = FROM_CURSOR;
 		if (service_cursor_of(pb->from_cursor, "from_cursor", &q->from_cursor, err))
 			return err->code;
+	} else if (pb->from_case == CAIRN__JOURNAL__V1__READ_REQUEST__FROM_FROM_TIME_US) {
+		q->from = FROM_TIME;
+		q->from_value = pb->from_time_us;
 	}
 	if (pb->to_case == CAIRN__JOURNAL__V1__READ_REQUEST__TO_TO_SEQUENCE) {
 		q->to = TO_SEQUENCE;
@@ -209,6 +212,9 @@ static enum err_code query_of_read(const PB(ReadRequest) *pb, struct arena *a, s
 	} else if (pb->to_case == CAIRN__JOURNAL__V1__READ_REQUEST__TO_TO_POSITION) {
 		q->to = TO_POSITION;
 		q->to_value = pb->to_position;
+	} else if (pb->to_case == CAIRN__JOURNAL__V1__READ_REQUEST__TO_TO_TIME_US) {
+		q->to = TO_TIME;
+		q->to_value = pb->to_time_us;
 	}
 	if (kinds_of(pb->kinds, pb->n_kinds, &q->kinds, err) ||
 	    filter_of(pb->types, pb->n_types, pb->stream_prefixes, pb->n_stream_prefixes, a, q, err))
@@ -238,6 +244,9 @@ static enum err_code query_of_subscribe(const PB(SubscribeRequest) *pb, struct a
 		q->from = FROM_CURSOR;
 		if (service_cursor_of(pb->from_cursor, "from_cursor", &q->from_cursor, err))
 			return err->code;
+	} else if (pb->from_case == CAIRN__JOURNAL__V1__SUBSCRIBE_REQUEST__FROM_FROM_TIME_US) {
+		q->from = FROM_TIME;
+		q->from_value = pb->from_time_us;
 	} else if (pb->from_case == CAIRN__JOURNAL__V1__SUBSCRIBE_REQUEST__FROM_FROM_END && pb->from_end) {
 		q->from = FROM_END;
 	}

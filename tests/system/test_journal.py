@@ -1,5 +1,6 @@
 """cairnd by a client that no one here wrote: every operation of the journal's service, on every backend."""
 
+import time
 import uuid
 
 import pytest
@@ -413,6 +414,26 @@ def test_many_subscribers(cairnd, journal):
 def metrics_of(cairnd):
     from harness import http_request
     return http_request(cairnd.port, "GET", "/metrics").body.decode()
+
+
+# --- times -------------------------------------------------------------------------------------------
+
+def test_reads_are_bounded_by_time(journal):
+    for n in range(6):
+        journal.append(to_stream("s|%d" % (n % 2), event("E%d" % n)))
+        before = time.time_ns() // 1000
+        while time.time_ns() // 1000 == before:
+            pass  # a time of its own for each
+    times = [e.header.commit_time_us for e in journal.read()]
+    assert len(set(times)) == 6
+    assert positions(journal.read(from_time_us=times[2])) == [2, 3, 4, 5]
+    assert positions(journal.read(from_time_us=times[2] + 1, to_time_us=times[4])) == [3, 4]
+    assert positions(journal.read(stream="s|1", to_time_us=times[4])) == [1, 3]
+    assert positions(journal.read(backward=True, from_time_us=times[4] - 1, to_time_us=times[1])) == [3, 2, 1]
+    assert journal.read(from_time_us=times[5] + 1) == [] and journal.read(to_time_us=times[0] - 1) == []
+    subscription = journal.subscribe(from_time_us=times[3])
+    assert positions(subscription.until_caught_up()[0]) == [3, 4, 5]
+    subscription.cancel()
 
 
 # --- Stat, ListStreams -------------------------------------------------------------------------------
