@@ -720,7 +720,7 @@ void entities_hold(struct command *c)
 	leave(s);
 }
 
-bool entities_input(struct command *c, struct span payload)
+bool entities_input(struct command *c, const struct any *payload)
 {
 	struct slot *s = c->slot;
 	must(s);

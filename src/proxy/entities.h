@@ -36,7 +36,7 @@ enum err_code entities_command(struct entities *t, struct command *c, struct err
  * command_withdrawn(). At most once a command. */
 bool entities_withdraw(struct command *c);
 /* Input that streams, as entity_ops has it. */
-bool entities_input(struct command *c, struct span payload);
+bool entities_input(struct command *c, const struct any *payload);
 void entities_half_close(struct command *c);
 /* Tells the machine c->holding. */
 void entities_hold(struct command *c);

@@ -134,7 +134,7 @@ struct entity_ops {
 	bool (*withdraw)(struct entity *e, struct entity_command *command);
 	/* The next message of an input that streams (borrowed), and its end. input(): false when the client
 	 * is to wait for input_wanted(). Required where streamed_in. */
-	bool (*input)(struct entity *e, struct entity_command *command, struct span payload);
+	bool (*input)(struct entity *e, struct entity_command *command, const struct any *payload);
 	void (*half_close)(struct entity *e, struct entity_command *command);
 	/* The client takes no more answers for now, or takes them again. May be NULL: a bounded number of them
 	 * waits with the router then, beyond it the client's stream is broken off. */
@@ -157,7 +157,7 @@ struct entity_ops {
 	void (*on_time)(struct entity *e);
 };
 
-extern const struct entity_ops entity_event_sourced;
+extern const struct entity_ops entity_action, entity_event_sourced, entity_value;
 
 /* The kinds that are built (kinds.c). NULL when there is none of that type. */
 extern const struct entity_ops *const entity_kinds[];

@@ -7,6 +7,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "proxy/entity.h"
 #include "proxy/headers.h"
 
 #define FRONT_MAGIC 0x46726f6eu
@@ -54,26 +55,61 @@ static void command_on_reply(void *arg, const struct any *payload, const struct 
 	if (!fc->replied && metadata && metadata->n)
 		send_metadata(fc->call, metadata);
 	fc->replied = true;
-	grpc_call_send(fc->call, payload->value);
+	if (!grpc_call_send(fc->call, payload->value) && fc->method->pb->server_streaming)
+		command_hold(fc->command, true);
 }
 
 static void command_on_end(void *arg, const struct outcome *outcome)
 {
 	struct front_call *fc = OBJ_CAST(struct front_call, arg, CALL_MAGIC);
 	fc->command = NULL;
-	if (outcome->code == GRPC_OK && !fc->replied)
+	if (outcome->code == GRPC_OK && !fc->replied && !fc->method->pb->server_streaming)
 		grpc_call_send(fc->call, SPAN(""));
 	grpc_call_finish(fc->call, outcome->code, outcome->message, NULL);
 }
 
-static const struct reply_sink sink = {.on_reply = command_on_reply, .on_end = command_on_end};
+static void command_on_writable(void *arg)
+{
+	struct front_call *fc = OBJ_CAST(struct front_call, arg, CALL_MAGIC);
+	grpc_call_hold_read(fc->call, false);
+}
+
+static const struct reply_sink sink = {
+	.on_reply = command_on_reply, .on_end = command_on_end, .on_writable = command_on_writable};
+
+/* Hands the call in; message is its input where that does not stream. */
+static void begin(struct front_call *fc, struct span message)
+{
+	struct router_request request = {.method = fc->method,
+					 .payload = message,
+					 .deadline_ms = grpc_call_remaining_ms(fc->call)};
+	struct metadata metadata = {0};
+	struct arena a;
+	arena_init(&a, 4 * LIMIT_HEADER_BYTES);
+	fc->asked = true;
+	if (fc->method->service->kind->takes_metadata) {
+		if (headers_to_metadata(grpc_call_metadata(fc->call), HEADERS_GRPC, &a, &metadata)) {
+			grpc_call_finish(fc->call, GRPC_RESOURCE_EXHAUSTED,
+					 SPAN("the request's headers are too large"), NULL);
+			arena_release(&a);
+			return;
+		}
+		request.metadata = &metadata;
+	}
+	fc->command = router_open(fc->front->router, &request, &sink, fc);
+	arena_release(&a);
+}
 
 static void call_on_message(struct grpc_call *call, struct span message, void *user)
 {
 	struct front_call *fc = OBJ_CAST(struct front_call, user, CALL_MAGIC);
+	if (fc->method->pb->client_streaming) {
+		if (fc->command && !command_send(fc->command, message))
+			grpc_call_hold_read(call, true);
+		return;
+	}
 	if (!fc->asked) {
-		fc->asked = true;
-		fc->command = router_call(fc->front->router, fc->method, message, NULL, &sink, fc);
+		begin(fc, message);
 		return;
 	}
 	if (fc->command)
@@ -85,10 +121,23 @@ static void call_on_message(struct grpc_call *call, struct span message, void *u
 static void call_on_half_close(struct grpc_call *call, void *user)
 {
 	struct front_call *fc = OBJ_CAST(struct front_call, user, CALL_MAGIC);
+	if (fc->method->pb->client_streaming) {
+		if (fc->command)
+			command_half_close(fc->command);
+		return;
+	}
 	if (!fc->asked)
 		grpc_call_finish(call, GRPC_INVALID_ARGUMENT,
 				 SPAN("a unary method takes one message, none came"), NULL);
 	fc->asked = true;
+}
+
+static void call_on_writable(struct grpc_call *call, void *user)
+{
+	struct front_call *fc = OBJ_CAST(struct front_call, user, CALL_MAGIC);
+	(void)call;
+	if (fc->command)
+		command_hold(fc->command, false);
 }
 
 static void call_on_done(struct grpc_call *call, const struct grpc_result *result, void *user)
@@ -106,6 +155,7 @@ static void call_on_done(struct grpc_call *call, const struct grpc_result *resul
 static const struct grpc_call_ops call_ops = {
 	.on_message = call_on_message,
 	.on_half_close = call_on_half_close,
+	.on_writable = call_on_writable,
 	.on_done = call_on_done,
 };
 
@@ -123,6 +173,8 @@ static bool open_call(struct grpc_call *call, void *arg)
 	fc->method = method;
 	fc->call = call;
 	grpc_call_bind(call, &call_ops, fc);
+	if (method->pb->client_streaming)
+		begin(fc, SPAN(""));
 	return true;
 }
 

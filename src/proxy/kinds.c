@@ -5,6 +5,8 @@
 #include "proxy/entity.h"
 
 const struct entity_ops *const entity_kinds[] = {
+	&entity_action,
+	&entity_value,
 	&entity_event_sourced,
 };
 const size_t entity_kind_count = ARRAY_LEN(entity_kinds);
@@ -21,9 +23,11 @@ void entity_report_too_large(const struct entity_config *config, struct span nam
 			     struct buf *ret_text)
 {
 	buf_init(ret_text, 4 * KIB);
-	buf_printf(ret_text, "%.*s%s%.*s, entity [%.*s]: the function's reply is not taken: %.*s; make it smaller, or "
-			     "raise --function-message-max",
-		   SPAN_ARG(config->service), name.n ? "." : "", SPAN_ARG(name), SPAN_ARG(config->entity_id),
+	buf_printf(ret_text, "%.*s%s%.*s", SPAN_ARG(config->service), name.n ? "." : "", SPAN_ARG(name));
+	if (config->stream.n) /* not an action */
+		buf_printf(ret_text, ", entity [%.*s]", SPAN_ARG(config->entity_id));
+	buf_printf(ret_text,
+		   ": the function's reply is not taken: %.*s; make it smaller, or raise --function-message-max",
 		   SPAN_ARG(end->message));
 	config->host->report(config->host_arg, buf_span(ret_text));
 }
@@ -38,6 +42,8 @@ const struct entity_ops *entity_kind_of_record(const struct record_view *record,
 			*ret_mark = m.value;
 	for (size_t i = 0; i < entity_kind_count; i++) {
 		const char *mark = entity_kinds[i]->mark;
+		if (!entity_kinds[i]->stateful)
+			continue;
 		if (mark ? span_eq_str(*ret_mark, mark) : ret_mark->n == 0)
 			return entity_kinds[i];
 	}

@@ -247,7 +247,7 @@ void command_begin(struct command *c)
 	c->beginning = true;
 	enum err_code code = entities_command(r->entities, c, &err);
 	if (!code && c->slot && c->one_input) {
-		entities_input(c, c->input.value);
+		entities_input(c, &c->input);
 		if (c->slot)
 			entities_half_close(c);
 	}
@@ -289,7 +289,7 @@ struct command *router_call(struct router *router, const struct spec_method *met
 bool command_send(struct command *c, struct span payload)
 {
 	must(c->magic == COMMAND_MAGIC && c->entity.streams_in && !c->one_input);
-	return !c->slot || entities_input(c, payload);
+	return !c->slot || entities_input(c, &(struct any){.type_url = c->method->input_url, .value = payload});
 }
 
 void command_half_close(struct command *c)

@@ -5,8 +5,10 @@
 #include <protobuf-c/protobuf-c.h>
 
 #include "base/buf.h"
+#include "cloudstate/action.pb-c.h"
 #include "cloudstate/entity.pb-c.h"
 #include "cloudstate/event_sourced.pb-c.h"
+#include "cloudstate/value_entity.pb-c.h"
 #include "proxy/router.h"
 
 /* protobuf-c's bytes and our spans. */

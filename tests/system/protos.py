@@ -35,6 +35,7 @@ def _generate_all():
     # google.protobuf is Debian's own; google.api, which Debian lacks, is found beside it, because google is
     # a namespace package.
     files = ["cloudstate/entity.proto", "cloudstate/event_sourced.proto", "cloudstate/entity_key.proto",
+             "cloudstate/value_entity.proto", "cloudstate/action.proto",
              "cairn/journal/v1/record.proto", "cairn/journal/v1/journal.proto",
              "cloudstate/legacy_entity_key.proto", "cloudstate/eventing.proto",
              "google/api/annotations.proto", "google/api/http.proto", "google/api/httpbody.proto"]
@@ -51,6 +52,8 @@ journal_record = importlib.import_module("cairn.journal.v1.record_pb2")
 journal = importlib.import_module("cairn.journal.v1.journal_pb2")
 cloudstate = importlib.import_module("cloudstate.entity_pb2")
 event_sourced = importlib.import_module("cloudstate.event_sourced_pb2")
+value_entity = importlib.import_module("cloudstate.value_entity_pb2")
+action = importlib.import_module("cloudstate.action_pb2")
 entity_key = importlib.import_module("cloudstate.entity_key_pb2")
 legacy_entity_key = importlib.import_module("cloudstate.legacy_entity_key_pb2")
 eventing = importlib.import_module("cloudstate.eventing_pb2")

@@ -39,14 +39,21 @@ DISCOVER = "/cloudstate.EntityDiscovery/discover"
 REPORT = "/cloudstate.EntityDiscovery/reportError"
 HANDLE = "/cloudstate.eventsourced.EventSourced/handle"
 
+VALUE = "/cloudstate.valueentity.ValueEntity/handle"
+ACTION = "/cloudstate.action.ActionProtocol/"  # and the method's name
+
 # The kinds that the proxy can drive so far; discovery names exactly these.
-SUPPORTED = ["cloudstate.eventsourced.EventSourced"]
+SUPPORTED = ["cloudstate.action.ActionProtocol", "cloudstate.valueentity.ValueEntity",
+             "cloudstate.eventsourced.EventSourced"]
 
 CODECS = {
     DISCOVER: (protos.cloudstate.ProxyInfo, protos.cloudstate.EntitySpec),
     REPORT: (protos.cloudstate.UserFunctionError, empty_pb2.Empty),
     HANDLE: (protos.event_sourced.EventSourcedStreamIn, protos.event_sourced.EventSourcedStreamOut),
+    VALUE: (protos.value_entity.ValueEntityStreamIn, protos.value_entity.ValueEntityStreamOut),
 }
+CODECS.update({ACTION + name: (protos.action.ActionCommand, protos.action.ActionResponse)
+               for name in ("handleUnary", "handleStreamedIn", "handleStreamedOut", "handleStreamed")})
 
 WINDOW = 65535  # bytes that a stream may be ahead, HTTP/2's own default
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 2, 7, 8

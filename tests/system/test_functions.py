@@ -74,7 +74,7 @@ def test_discovery_tells_the_cart(lab, cart):
     info = spec.service_info
     assert (info.protocol_major_version, info.protocol_minor_version) == (0, 2)
     entity, = spec.entities
-    assert (entity.entity_type, entity.service_name) == (SUPPORTED[0], SERVICE)
+    assert (entity.entity_type, entity.service_name) == ("cloudstate.eventsourced.EventSourced", SERVICE)
     service = [s for f in descriptor_pb2.FileDescriptorSet.FromString(spec.proto).file for s in f.service
                if "%s.%s" % (f.package, s.name) == SERVICE][0]
     assert [m.name for m in service.method] == ["AddItem", "RemoveItem", "GetCart"]

@@ -9,8 +9,8 @@ from google.protobuf import empty_pb2, wrappers_pb2
 
 import protos
 from entity import Entity
-from recorder import (CANCEL, DISCOVER, HANDLE, NO_ERROR, PATIENCE, REPORT, Broken, End, FromFunction,
-                      HalfClose, Open, Recorder, Reset, ToFunction)
+from recorder import (CANCEL, DISCOVER, HANDLE, NO_ERROR, PATIENCE, REPORT, SUPPORTED, Broken, End,
+                      FromFunction, HalfClose, Open, Recorder, Reset, ToFunction)
 
 CART = Entity("com.example.shoppingcart.ShoppingCart", "cart-1")
 EMPTY = empty_pb2.Empty()
@@ -118,7 +118,7 @@ class Stream:
 def proxy_info(**changes):
     info = protos.cloudstate.ProxyInfo(
         protocol_minor_version=2, proxy_name="a proxy", proxy_version="1",
-        supported_entity_types=["cloudstate.eventsourced.EventSourced"])
+        supported_entity_types=SUPPORTED)
     for name, value in changes.items():
         setattr(info, name, value)
     return info

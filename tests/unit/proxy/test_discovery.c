@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "proxy/discovery.h"
+#include "proxy/entity.h"
 #include "spec_rig.h"
 
 static struct rig {
@@ -37,9 +38,9 @@ static void host_ask(void *host, struct span proxy_info)
 	cr_assert(info);
 	cr_assert_eq(info->protocol_major_version, 0);
 	cr_assert_eq(info->protocol_minor_version, 2);
-	cr_assert_eq(info->n_supported_entity_types, 1u);
-	cr_assert(span_eq_str(wire_span(info->supported_entity_types[0]),
-			      "cloudstate.eventsourced.EventSourced"));
+	cr_assert_eq(info->n_supported_entity_types, entity_kind_count);
+	for (size_t i = 0; i < entity_kind_count; i++)
+		cr_assert(span_eq_str(wire_span(info->supported_entity_types[i]), entity_kinds[i]->type));
 	cr_assert(span_eq_str(wire_span(info->proxy_name), "cairn-proxy"));
 	cr_assert(info->proxy_version.len > 0);
 	arena_release(&a);

@@ -90,7 +90,7 @@ Test(event_sourced, refuses_records_of_another_kind)
 	rig_expect(
 		R,
 		"load; load-cancel; refuse a FAILED_PRECONDITION the journal stream cart|one holds records "
-		"of a value entity, and shop.Cart is event sourced: give it a persistence id of its own, or "
+		"of a value based entity, and shop.Cart is event sourced: give it a persistence id of its own, or "
 		"start the proxy with another --namespace; gone");
 	buf_release(&metadata);
 	buf_release(&entry);
@@ -494,9 +494,15 @@ Test(event_sourced, passivates_as_soon_as_idle_when_told_so)
 /* --- ids of records
  * ------------------------------------------------------------------------------------------ */
 
-Test(event_sourced, is_the_only_kind_and_found_by_its_type)
+/* In the order of the contract, section 1. */
+Test(event_sourced, is_a_kind_among_others_found_by_their_types)
 {
-	cr_assert_eq(entity_kind_count, 1u);
+	cr_assert_geq(entity_kind_count, 3u);
+	cr_assert_eq(entity_kinds[0], &entity_action);
+	cr_assert_eq(entity_kinds[1], &entity_value);
+	cr_assert_eq(entity_kinds[2], &entity_event_sourced);
 	cr_assert_eq(entity_kind_find(SPAN("cloudstate.eventsourced.EventSourced")), &entity_event_sourced);
-	cr_assert_null(entity_kind_find(SPAN("cloudstate.crdt.Crdt")));
+	cr_assert_eq(entity_kind_find(SPAN("cloudstate.valueentity.ValueEntity")), &entity_value);
+	cr_assert_eq(entity_kind_find(SPAN("cloudstate.action.ActionProtocol")), &entity_action);
+	cr_assert_null(entity_kind_find(SPAN("cloudstate.graph.Graph")));
 }

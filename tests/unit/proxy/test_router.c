@@ -87,9 +87,9 @@ bool entities_withdraw(struct command *c)
 	return false;
 }
 
-bool entities_input(struct command *c, struct span payload)
+bool entities_input(struct command *c, const struct any *payload)
 {
-	say("input %.*s to %.*s", SPAN_ARG(payload), SPAN_ARG(c->entity.name));
+	say("input %.*s to %.*s", SPAN_ARG(payload->value), SPAN_ARG(c->entity.name));
 	return !t.full;
 }
 

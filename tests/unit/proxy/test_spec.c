@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "proxy/entity.h"
 #include "spec_rig.h"
 
 static void expect_refused(struct spec_rig rig, const char *text, int line)
@@ -81,9 +82,17 @@ Test(spec, refuses_what_the_contract_lists)
 		       ENTITIES({"cloudstate.EntityDiscovery", "x", NULL, 0}));
 	EXPECT_REFUSED("cloudstate.crdt.Crdt is reserved", ENTITIES({"cloudstate.crdt.Crdt", "x", NULL, 0}));
 	EXPECT_REFUSED(
-		"service shop.Cart has the entity type cloudstate.crdt.Crdt, which this proxy does not "
-		"know: it knows cloudstate.eventsourced.EventSourced",
-		ENTITIES({"shop.Cart", "x", "cloudstate.crdt.Crdt", 0}));
+		"service shop.Cart has the entity type cloudstate.graph.Graph, which this proxy does not "
+		"know: it knows cloudstate.action.ActionProtocol, cloudstate.valueentity.ValueEntity, "
+		"cloudstate.eventsourced.EventSourced",
+		ENTITIES({"shop.Cart", "x", "cloudstate.graph.Graph", 0}));
+	EXPECT_REFUSED("method Watch of the service shop.StreamedOut is streamed out, which value based",
+		       ENTITIES({"shop.StreamedOut", "x", "cloudstate.valueentity.ValueEntity", 0}));
+	EXPECT_REFUSED("method Get of the service shop.NoKey has no entity key",
+		       ENTITIES({"shop.NoKey", "x", "cloudstate.valueentity.ValueEntity", 0}));
+	EXPECT_REFUSED("shop.Cart and shop.Wishes have the same persistence id, one",
+		       ENTITIES({"shop.Cart", "one", NULL, 0},
+				{"shop.Wishes", "one", "cloudstate.valueentity.ValueEntity", 0}));
 	EXPECT_REFUSED("method Get of the service shop.NoKey has no entity key",
 		       ENTITIES({"shop.NoKey", "x", NULL, 0}));
 	EXPECT_REFUSED("method Watch of the service shop.StreamedOut is streamed out, which event sourced",
@@ -101,6 +110,22 @@ Test(spec, refuses_what_the_contract_lists)
 		       ENTITIES({"shop.Cart", "one", NULL, 0}, {"shop.Wishes", "one", NULL, 0}));
 	EXPECT_REFUSED("do not link", ENTITIES({"shop.Cart", "x", NULL, 0}),
 		       .set = SPAN("\x0a\x7f no descriptor"));
+}
+
+/* They need no keys, no persistence id, and stream in every way. */
+Test(spec, takes_actions_of_every_streaming_kind)
+{
+	struct spec_rig rig = {ENTITIES({"shop.Cart", "one", NULL, 0},
+					{"shop.Wishes", "one", "cloudstate.action.ActionProtocol", 0},
+					{"shop.NoKey", "", "cloudstate.action.ActionProtocol", 0},
+					{"shop.StreamedOut", "a|b", "cloudstate.action.ActionProtocol", 0},
+					{"shop.StreamedIn", "", "cloudstate.action.ActionProtocol", 0}),
+			       .minor = 2};
+	struct spec *spec;
+	struct err err = {0};
+	cr_assert_eq(spec_rig_build(&rig, &spec, &err), ERR_OK, "%s", err.text);
+	cr_assert_eq(spec->services[4].kind, &entity_action);
+	spec_unref(spec);
 }
 
 Test(spec, refuses_bytes_that_are_no_spec)
