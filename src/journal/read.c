@@ -390,6 +390,12 @@ void journal_read_next(struct journal_read *r)
 	mailbox_post(r->mailbox, &r->hop);
 }
 
+uint64_t read_position_known(const struct journal_read *r)
+{
+	uint64_t head = journal_head(r->journal);
+	return r->at < head ? r->at : head;
+}
+
 void read_deliver(struct journal_read *r, struct journal_page *page, bool ended)
 {
 	r->state = !page || ended ? READ_ENDED : READ_IDLE;
@@ -398,9 +404,8 @@ void read_deliver(struct journal_read *r, struct journal_page *page, bool ended)
 		r->on_page(r, NULL, &r->err, r->arg);
 		return;
 	}
-	page->next.position = r->at;
+	page->next.position = r->told = read_position_known(r);
 	page->end = ended;
-	r->told = r->at;
 	metric_add(METRIC_READ_PAGES, 1);
 	metric_add(METRIC_READ_RECORDS, (int64_t)page->records);
 	r->on_page(r, page, NULL, r->arg);

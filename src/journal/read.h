@@ -62,7 +62,7 @@ struct journal_read {
 	bool from_by_time, to_by_time;
 	uint64_t from_time_us, to_time_us;
 	uint64_t load_at, load_newest;
-	uint64_t told; /* live: the position in the last page */
+	uint64_t told; /* live: the position in the last page, or by sequence 0 */
 	bool told_caught_up;
 
 	/* What the job brought. */
@@ -83,6 +83,8 @@ void read_submit(struct journal_read *r, uint64_t not_before);
 
 /* Filters on decoded records: does it want this one? stop: it and all after it are out of bounds. */
 enum read_verdict { READ_TAKE, READ_SKIP, READ_STOP };
+/* What may be told of where it is: it may wait at a position beyond what is durable. */
+uint64_t read_position_known(const struct journal_read *r);
 bool read_has_filter(const struct journal_read *r);
 enum read_verdict read_wants(struct journal_read *r, const struct record_view *v);
 /* What storage would be asked for: kind and stream. */

@@ -387,7 +387,7 @@ static enum err_code begin(struct journal_read *r, struct storage_reader *reader
 		r->below = r->to_position + 1;
 	if (r->from_end)
 		r->at = head;
-	r->told = r->by_sequence ? 0 : r->at;
+	r->told = r->by_sequence ? 0 : read_position_known(r);
 	if (r->records_left == 0)
 		r->ended = true;
 	return r->load ? load_begin(r, reader, page, err) : ERR_OK;

@@ -121,7 +121,7 @@ void read_from_tail(struct journal_read *r)
 			return;
 		}
 		if (page->records > 0 || (at_end && !r->told_caught_up) ||
-		    r->at - r->told >= READ_CHECKPOINT_RECORDS) {
+		    read_position_known(r) - r->told >= READ_CHECKPOINT_RECORDS) {
 			deliver(r, page, at_end);
 			return;
 		}
