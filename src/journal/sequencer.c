@@ -16,11 +16,11 @@
 #include "base/plant.h"
 #include "journal/act.h"
 #include "journal/decide.h"
+#include "journal/notice.h"
 #include "journal/watch.h"
 
 #define MOVED_LOG_EVERY 3
 #define FACTS_ARENA_BYTES (64 * MIB)
-#define CLOCK_FAR_US ((int64_t)60 * 1000000)
 
 /* Appends that are answered on one mailbox with one task. */
 struct chain {
@@ -55,11 +55,8 @@ struct sequencer {
 	struct chain *chains;
 	size_t chain_count, chain_cap;
 	struct wall_time last_commit;
-	struct wall_time seen_wall; /* by the clock, when it was looked at last */
-	struct mono_time seen_mono;
-	bool clock_behind; /* far behind the last record, and that has been said */
+	struct notices notices;
 	uint64_t head; /* as far as is known */
-	bool full;     /* the last batch found no room */
 	size_t last_batch;
 	int64_t recent_sync_us;
 };
@@ -220,6 +217,8 @@ static void count_answer(const struct append *a, struct mono_time now)
 		metric_add(a->answer.repeated ? METRIC_APPENDS_REPEATED : METRIC_APPENDS_OK, 1);
 	else if (a->answer.code == ERR_CONFLICT || a->answer.code == ERR_EXISTS)
 		metric_add(METRIC_APPENDS_REFUSED, 1);
+	else if (a->answer.code == ERR_FULL)
+		metric_add(METRIC_APPENDS_NO_ROOM, 1);
 	else
 		metric_add(METRIC_APPENDS_FAILED, 1);
 }
@@ -353,6 +352,7 @@ static void committed(struct sequencer *s, uint64_t head, struct append **append
 	metric_set(METRIC_SESSIONS, (int64_t)ledger_session_count(s->ledger));
 	if (outcome->records == 0)
 		return;
+	notice_room(&s->notices);
 	size_t written = 0;
 	for (size_t i = 0; i < count; i++)
 		if (appends[i]->writes)
@@ -387,37 +387,8 @@ static void look_again(struct sequencer *s)
 struct batch_times {
 	int64_t sync_us;
 	size_t bytes;
+	size_t damaged; /* appends that met a damaged record; the first is logged */
 };
-
-/* Nothing depends on the clock but the time that records are dated with; that never goes back. So a clock
- * that is far behind the last record, or that jumps ahead and takes all later records along, is the
- * operator's to know of. (How old the last record is says nothing: a journal may be idle.) */
-static struct wall_time look_at_clock(struct sequencer *s)
-{
-	struct wall_time now = clock_wall(s->config.clock);
-	struct mono_time mono = clock_mono(s->config.clock);
-	int64_t behind_us = s->last_commit.us - now.us;
-	int64_t jump_us = now.us - s->seen_wall.us - mono_since_us(mono, s->seen_mono);
-	s->seen_wall = now;
-	s->seen_mono = mono;
-	metric_set(METRIC_CLOCK_BEHIND_SECONDS, behind_us > 0 ? behind_us / 1000000 : 0);
-	if (behind_us >= CLOCK_FAR_US && !s->clock_behind) {
-		s->clock_behind = true;
-		log_warn("the clock is far behind the newest record: until it has caught up, records are "
-			 "dated alike; is it right?",
-			 LOG_I64("behind_seconds", behind_us / 1000000));
-	} else if (behind_us <= 0 && s->clock_behind) {
-		s->clock_behind = false;
-		log_info("the clock has caught up with the newest record");
-	}
-	if (jump_us >= CLOCK_FAR_US) {
-		metric_add(METRIC_CLOCK_JUMPS, 1);
-		log_warn("the clock has jumped ahead: what is appended now is dated by it, and nothing later "
-			 "will be dated earlier; is it right?",
-			 LOG_I64("jump_seconds", jump_us / 1000000));
-	}
-	return now;
-}
 
 /* Looks up, decides and appends, until storage has not moved. */
 static enum storage_outcome attempt(struct sequencer *s, struct append **appends, size_t count,
@@ -438,8 +409,8 @@ static enum storage_outcome attempt(struct sequencer *s, struct append **appends
 		*ret_looked_up = true;
 		catch_up(s, *ret_head);
 		ledger_begin(s->ledger);
-		decide_run(&s->decide, *ret_head, look_at_clock(s), s->last_commit, appends, count,
-			   ret_decided);
+		decide_run(&s->decide, *ret_head, notice_clock(&s->notices, s->last_commit), s->last_commit,
+			   appends, count, ret_decided);
 		arena_release(&arena);
 		write_out(s, appends, count, *ret_head, ret_decided);
 		if (plant("reply-before-durable") && s->batch_count == count) {
@@ -505,6 +476,22 @@ static void commit_each(struct sequencer *s, struct append **appends, size_t cou
 	fail_all(appends, count, ERR_INTERNAL, why, "storage refused the append, nothing was written");
 }
 
+/* What one of these is looked up by is damaged: only that one fails. */
+static void commit_halves(struct sequencer *s, struct append **appends, size_t count, const struct err *why,
+			  struct batch_times *times)
+{
+	if (count > 1) {
+		commit(s, appends, count / 2, times);
+		commit(s, appends + count / 2, count - count / 2, times);
+		return;
+	}
+	if (times->damaged++ == 0)
+		log_error("an append met a damaged record", LOG_ERR(why));
+	fail_all(appends, count, ERR_CORRUPT, why,
+		 "nothing was written: whether this is a repeat cannot be told, for what it is looked up by is "
+		 "damaged");
+}
+
 /* Decides these and makes them durable; leaves an answer in each. */
 static void commit(struct sequencer *s, struct append **appends, size_t count, struct batch_times *times)
 {
@@ -516,13 +503,17 @@ static void commit(struct sequencer *s, struct append **appends, size_t count, s
 	for (size_t i = 0; i < count; i++)
 		decide_add(&s->decide, appends[i]);
 	enum storage_outcome outcome = attempt(s, appends, count, &head, &decided, times, &looked_up, &err);
+	if (!looked_up && err.code == ERR_CORRUPT) {
+		commit_halves(s, appends, count, &err, times);
+		return;
+	}
 	switch (outcome) {
 	case STORAGE_OK:
 		committed(s, head, appends, count, &decided);
 		watch_beat(s->watch, appends, count);
 		return;
 	case STORAGE_FULL:
-		log_error("no room for appends", LOG_ERR(&err), LOG_U64("appends", count));
+		notice_full(&s->notices, &err, count);
 		fail_full(s, appends, count, head, &err);
 		return;
 	case STORAGE_REFUSED: commit_each(s, appends, count, &err, times); return;
@@ -731,9 +722,8 @@ enum err_code sequencer_new(const struct sequencer_config *config, struct sequen
 	metric_set(METRIC_SESSIONS, (int64_t)ledger_session_count(s->ledger));
 	s->head = head.head;
 	s->last_commit = head.last_commit;
-	s->seen_wall = clock_wall(config->clock);
-	s->seen_mono = clock_mono(config->clock);
-	look_at_clock(s);
+	notice_init(&s->notices, config->clock);
+	notice_clock(&s->notices, s->last_commit);
 	s->last_next = &s->first;
 	s->batch = mem_xalloc(LIMIT_BATCH_APPENDS * sizeof(struct append *));
 	s->written = mem_xalloc(LIMIT_BATCH_APPENDS * sizeof(struct append *));

@@ -59,6 +59,11 @@ static enum err_code fake_lookup(struct storage *s, struct storage_stream_fact *
 		f->lookup_fails = false;
 		return err_set(err, ERR_IO, "fake look-up");
 	}
+	uint8_t damaged[RECORD_ID_BYTES];
+	id_of(f->damaged_id, damaged);
+	for (size_t i = 0; i < id_count && f->damaged_id; i++)
+		if (memcmp(ids[i].id, damaged, RECORD_ID_BYTES) == 0)
+			return err_set(err, ERR_CORRUPT, "fake damage");
 	return storage_lookup(f->inner, streams, stream_count, ids, id_count, a, ret_head, err);
 }
 

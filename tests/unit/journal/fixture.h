@@ -25,6 +25,7 @@ struct fake {
 	enum storage_outcome script[64];
 	size_t script_at, script_count;
 	bool lookup_fails;         /* the next look-up fails */
+	unsigned damaged_id;       /* look-ups that ask for it meet a damaged record; 0: none */
 	bool beats_fail;
 	bool reads_fail; /* reads find damage */
 	bool unknown_writes;       /* UNKNOWN: written after all */

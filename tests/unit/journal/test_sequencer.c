@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/must.h"
@@ -312,6 +313,93 @@ Test(sequencer, a_full_disk_does_not_make_a_repeat_unwritten)
 	cr_assert(journal_head(b.journal) == 1);
 	release_all(&other, 1);
 	release_all(d, 5);
+	bench_close(&b);
+}
+
+static void collect(struct span line, void *arg)
+{
+	cr_assert_eq(buf_append_span(arg, line), ERR_OK);
+}
+
+static size_t lines_with(struct buf *text, const char *what)
+{
+	size_t n = 0;
+	for (const char *at = buf_cstr(text); (at = strstr(at, what)); at++)
+		n++;
+	return n;
+}
+
+Test(sequencer, a_full_disk_is_logged_when_it_begins_and_when_it_ends)
+{
+	struct bench b;
+	struct buf text;
+	buf_init(&text, MIB);
+	bench_open(&b);
+	log_setup(LOG_INFO, LOG_LOGFMT);
+	log_set_sink(collect, &text);
+	int64_t before = metric_get(METRIC_APPENDS_NO_ROOM);
+	for (unsigned round = 0; round < 2; round++) {
+		buf_clear(&text);
+		for (unsigned i = 1; i <= 21; i++) {
+			struct done d = {0};
+			/* The last finds room; an empty one in between says nothing about it. */
+			if (i == 10)
+				FAKE_SCRIPT(b.fake, STORAGE_OK);
+			else if (i < 21)
+				FAKE_SCRIPT(b.fake, STORAGE_FULL);
+			bench_append(&b,
+				     i == 10 ? append_of(NULL, 0, CONDITIONS({SPAN("x"), APPEND_ANY, 0}))
+					     : APPEND({.stream = "x", .ids = {100 * round + i}}),
+				     &d);
+			cr_assert(d.code == (i == 10 || i == 21 ? ERR_OK : ERR_FULL));
+			done_release(&d);
+		}
+		cr_expect(lines_with(&text, "no room for appends") == 1, "%s", buf_cstr(&text));
+		cr_expect(lines_with(&text, "fake disk is full") == 1);
+		cr_expect(lines_with(&text, "there is room for appends again") == 1);
+		cr_expect(lines_with(&text, "refused=19") == 1);
+	}
+	cr_expect(metric_get(METRIC_APPENDS_NO_ROOM) - before == 38);
+	log_set_sink(NULL, NULL);
+	log_setup(LOG_OFF, LOG_LOGFMT);
+	buf_release(&text);
+	bench_close(&b);
+}
+
+Test(sequencer, only_what_meets_damage_fails)
+{
+	struct bench b;
+	struct done d[9] = {0};
+	struct buf text;
+	buf_init(&text, MIB);
+	bench_open(&b);
+	b.fake->damaged_id = 5;
+	log_setup(LOG_INFO, LOG_LOGFMT);
+	log_set_sink(collect, &text);
+	for (unsigned i = 0; i < 7; i++)
+		submit(&b, APPEND({.stream = "x", .expect = APPEND_EXACTLY, .sequence = i < 5 ? i : i - 1,
+				   .ids = {i + 1}}),
+		       &d[i]);
+	d[4].code = ERR_OK;
+	bench_run(&b);
+	for (unsigned i = 0; i < 7; i++) {
+		cr_expect(d[i].calls == 1);
+		cr_expect(d[i].code == (i == 4 ? ERR_CORRUPT : ERR_OK), "%u", i);
+	}
+	cr_expect(strstr(append_answer(d[4].append)->refusal->err.text, "nothing was written"));
+	cr_expect(strstr(append_answer(d[4].append)->refusal->err.text, "fake damage"));
+	cr_expect(journal_head(b.journal) == 6);
+	/* Two at once are one line. */
+	submit(&b, APPEND({.stream = "x", .ids = {5}}), &d[7]);
+	submit(&b, APPEND({.stream = "y", .ids = {5}}), &d[8]);
+	bench_run(&b);
+	cr_expect(d[7].code == ERR_CORRUPT);
+	cr_expect(d[8].code == ERR_CORRUPT);
+	cr_expect(lines_with(&text, "damaged record") == 2, "%s", buf_cstr(&text));
+	log_set_sink(NULL, NULL);
+	log_setup(LOG_OFF, LOG_LOGFMT);
+	buf_release(&text);
+	release_all(d, 9);
 	bench_close(&b);
 }
 
