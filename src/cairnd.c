@@ -52,9 +52,10 @@ static const struct setting rows[] = {
 	 .fallback = "127.0.0.1:7117", .value_name = "HOST:PORT", .check = grpc_address_check,
 	 .help = "Address and port to serve gRPC, /metrics, /healthz and /readyz on; port 0 takes any."},
 	{.name = "storage", .type = SETTING_STRING, .offset = offsetof(struct conf, storage),
-	 .fallback = "file:./cairn-data", .value_name = "memory|file:DIR",
+	 .fallback = "file:./cairn-data", .value_name = "memory|file:DIR|postgres://...",
 	 .check = storage_uri_check,
-	 .help = "Where the journal is kept: in memory until the end of the process, or in files."},
+	 .help = "Where the journal is kept: in memory until the end of the process, in files, or in a Postgres "
+		 "database (any libpq URI; \"postgres:\" alone takes PGHOST, PGDATABASE and so on)."},
 	{.name = "workers", .type = SETTING_INT, .offset = offsetof(struct conf, workers), .fallback = "0",
 	 .min = 0, .max = WORKERS_MAX, .help = "Threads that serve connections; 0: one for each processor."},
 	{.name = "readers", .type = SETTING_INT, .offset = offsetof(struct conf, readers), .fallback = "2",
@@ -292,21 +293,22 @@ static enum err_code app_open(struct app *app, struct err *err)
 static void app_say(const struct app *app)
 {
 	struct journal_info info;
-	char id[UUID_TEXT_BYTES];
+	char id[UUID_TEXT_BYTES], storage[512];
 	size_t host = strlen(app->conf.listen);
 
 	while (host > 0 && app->conf.listen[host - 1] != ':')
 		host--;
 	journal_info(app->journal, &info);
+	storage_uri_show(app->conf.storage, storage, sizeof(storage));
 	uuid_format(info.head.journal_id, id);
 	if (strcmp(app->conf.log_format, "json") == 0) { /* whoever reads JSON reads every line as JSON */
 		log_info("serving", LOG_STR("version", PACKAGE_VERSION), LOG_STR("journal_id", id),
 			 LOG_STR("listen", app->conf.listen), LOG_I64("port", grpc_server_port(app->server)),
-			 LOG_STR("storage", app->conf.storage), LOG_U64("records", info.head.position));
+			 LOG_STR("storage", storage), LOG_U64("records", info.head.position));
 		return;
 	}
 	printf("cairnd %s serves journal %s on %.*s%d from %s (%llu records)\n", PACKAGE_VERSION, id,
-	       (int)host, app->conf.listen, grpc_server_port(app->server), app->conf.storage,
+	       (int)host, app->conf.listen, grpc_server_port(app->server), storage,
 	       (unsigned long long)info.head.position);
 	fflush(stdout);
 }

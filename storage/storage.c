@@ -11,11 +11,13 @@
 #include "base/must.h"
 #include "storage/file/backend.h"
 #include "storage/memory/memory.h"
+#include "storage/postgres/backend.h"
 #include "storage/wrap/wrap.h"
 
 static const struct storage_ops *const backends[] = {
 	&storage_file,
 	&storage_memory,
+	&storage_postgres,
 	&storage_trace,
 };
 
@@ -62,6 +64,8 @@ static enum err_code unknown_backend(struct span uri, struct err *err)
 static const struct storage_ops *find_backend(struct span uri)
 {
 	struct span name = span_first(uri, span_find(uri, ':'));
+	if (span_eq_str(name, "postgresql")) /* libpq knows both spellings */
+		name = SPAN("postgres");
 	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
 		if (span_eq_str(name, backends[i]->name))
 			return backends[i];
@@ -73,6 +77,44 @@ enum err_code storage_uri_check(const char *uri, struct err *err)
 	must(uri);
 	struct span all = span_str(uri);
 	return find_backend(all) ? ERR_OK : unknown_backend(all, err);
+}
+
+/* Where the password is, of "//USER:PASSWORD@..." or "...password=PASSWORD...". */
+static struct span find_password(struct span uri)
+{
+	static const char key[] = "password=";
+	size_t slashes = span_find(uri, ':') + 3;
+	for (size_t i = 0; i + strlen(key) <= uri.n; i++) {
+		if (!span_starts(span_skip(uri, i), span_str(key)))
+			continue;
+		struct span value = span_skip(uri, i + strlen(key));
+		size_t n = 0;
+		while (n < value.n && value.p[n] != '&' && value.p[n] != ' ')
+			n++;
+		return span_first(value, n);
+	}
+	if (slashes > uri.n || memcmp(uri.p + slashes - 3, "://", 3) != 0)
+		return (struct span){0};
+	struct span user = span_skip(uri, slashes);
+	size_t at = user.n;
+	while (at > 0 && user.p[at - 1] != '@')
+		at--;
+	size_t colon = span_find(user, ':');
+	if (at == 0 || colon >= at)
+		return (struct span){0};
+	return span_of(user.p + colon + 1, at - 1 - colon - 1);
+}
+
+void storage_uri_show(const char *uri, char *ret, size_t size)
+{
+	must(uri);
+	must(size > 4);
+	struct span all = span_str(uri), password = find_password(all);
+	size_t before = password.n ? (size_t)(password.p - all.p) : all.n;
+	int n = snprintf(ret, size, "%.*s%s%s", (int)(before < 4096 ? before : 4096), uri,
+			 password.n ? "..." : "", password.n ? (const char *)password.p + password.n : "");
+	if (n < 0 || (size_t)n >= size)
+		memcpy(ret + size - 4, "...", 4);
 }
 
 enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,

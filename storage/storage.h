@@ -262,7 +262,10 @@ struct storage_reader {
 /* Is there a backend of that name? The same error as storage_open's, with nothing opened. */
 enum err_code storage_uri_check(const char *uri, struct err *err);
 
-/* "memory", "file:DIR", a bare "DIR" is an error that says so. ERR_INVALID lists the backends. */
+/* The URI without the password that may be in it, for people to read. Cut with "..." if it is longer. */
+void storage_uri_show(const char *uri, char *ret, size_t size);
+
+/* "memory", "file:DIR", "postgres://..."; a bare "DIR" is an error that says so. ERR_INVALID lists the backends. */
 enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,
 			   struct err *err);
 

@@ -40,7 +40,7 @@ struct journal_fence;
 /* ---- opening --------------------------------------------------------------------------------- */
 
 struct journal_config {
-	const char *storage_uri;    /* "memory", "file:DIR" */
+	const char *storage_uri;    /* "memory", "file:DIR", "postgres://..." */
 	struct storage *storage;    /* instead of the URI: an open store, which the journal then owns */
 	const struct clock *clock;  /* NULL: the system's */
 	const char *address;        /* of this server, for the lock file's message; or NULL */
@@ -68,7 +68,7 @@ struct journal_cursor {
 struct journal_info {
 	struct journal_cursor head;   /* id, incarnation, durable head */
 	struct wall_time last_commit; /* of the newest record; 0 if there is none */
-	const char *storage_name;     /* "memory", "file" */
+	const char *storage_name;     /* "memory", "file", "postgres" */
 	bool takes_appends; /* false: the storage has failed, and takes none until it is opened again */
 };
 void journal_info(const struct journal *j, struct journal_info *ret); /* any thread, never blocks */

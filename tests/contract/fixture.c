@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "storage/file/file.h"
 #include "storage/wrap/wrap.h"
+#include "postgres.h"
 
 /* --- the table ------------------------------------------------------------------------------------------ */
 
@@ -44,20 +45,38 @@ static enum err_code open_file_unindexed(const struct storage_config *config, st
 	return file_open_with(config, &options, ret, err);
 }
 
+/* A database of its own for every test: the folder's name is the database's. */
+static struct span database_of(struct span dir)
+{
+	for (size_t at; (at = span_find(dir, '/')) < dir.n;)
+		dir = span_skip(dir, at + 1);
+	return dir;
+}
+
+static enum err_code open_postgres(const struct storage_config *config, struct storage **ret, struct err *err)
+{
+	char uri[512];
+	postgres_uri(database_of(config->location), uri, sizeof(uri));
+	return storage_open(uri, config, ret, err);
+}
+
 static struct storage *wrap_faulty(struct storage *inner)
 {
 	return storage_faulty_new(inner, 1); /* no rule: it changes nothing */
 }
 
 const struct contract_row contract_rows[] = {
-	{"memory", false, open_memory, NULL},
-	{"memory, traced", false, open_memory, storage_trace_new},
-	{"memory under faulty", false, open_memory, wrap_faulty},
-	{"file", true, open_file, NULL},
-	{"file, traced", true, open_file, storage_trace_new},
-	{"file under faulty", true, open_file, wrap_faulty},
-	{"file, small segments", true, open_file_small, NULL},
-	{"file, index at start only", true, open_file_unindexed, NULL},
+	{"memory", false, open_memory, NULL, false},
+	{"memory, traced", false, open_memory, storage_trace_new, false},
+	{"memory under faulty", false, open_memory, wrap_faulty, false},
+	{"file", true, open_file, NULL, false},
+	{"file, traced", true, open_file, storage_trace_new, false},
+	{"file under faulty", true, open_file, wrap_faulty, false},
+	{"file, small segments", true, open_file_small, NULL, false},
+	{"file, index at start only", true, open_file_unindexed, NULL, false},
+	{"postgres", true, open_postgres, NULL, true},
+	{"postgres, traced", true, open_postgres, storage_trace_new, true},
+	{"postgres under faulty", true, open_postgres, wrap_faulty, true},
 };
 const size_t contract_row_count = ARRAY_LEN(contract_rows);
 
@@ -89,6 +108,8 @@ static void fixture_open(struct fixture *f)
 void fixture_init(struct fixture *f, size_t row)
 {
 	*f = (struct fixture){.row = &contract_rows[row], .seed = 88172645463325252u};
+	if (f->row->postgres)
+		postgres_needed();
 	log_setup(LOG_WARN, LOG_LOGFMT);
 	const char *tmp = getenv("TMPDIR");
 	snprintf(f->dir, sizeof(f->dir), "%.32s/contract.XXXXXX", tmp ? tmp : "/tmp");
@@ -114,6 +135,8 @@ void fixture_release(struct fixture *f)
 	}
 	mem_free(f->records);
 	arena_release(&f->arena);
+	if (f->row->postgres)
+		postgres_drop(database_of(span_str(f->dir)));
 	remove_dir(f->dir);
 }
 

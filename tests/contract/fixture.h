@@ -18,6 +18,7 @@ struct contract_row {
 	bool durable; /* what was appended is there after closing and opening */
 	enum err_code (*open)(const struct storage_config *config, struct storage **ret, struct err *err);
 	struct storage *(*wrap)(struct storage *inner); /* or NULL */
+	bool postgres;					/* needs one: tests/contract/postgres.h */
 };
 extern const struct contract_row contract_rows[];
 extern const size_t contract_row_count;

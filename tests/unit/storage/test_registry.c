@@ -42,3 +42,24 @@ Test(registry, closing_nothing_is_fine)
 	storage_close(NULL);
 	storage_reader_close(NULL);
 }
+
+static void shows(const char *uri, const char *expected)
+{
+	char text[64];
+	storage_uri_show(uri, text, sizeof(text));
+	cr_assert_str_eq(text, expected);
+}
+
+Test(registry, a_uri_is_shown_without_its_password)
+{
+	shows("memory", "memory");
+	shows("file:a:b@c", "file:a:b@c");
+	shows("postgres:", "postgres:");
+	shows("postgres://u@h:5432/d", "postgres://u@h:5432/d");
+	shows("postgres://u:secret@h:5432/d", "postgres://u:...@h:5432/d");
+	shows("postgresql://u:se:c@r%40et@h/d?x=y", "postgresql://u:...@h/d?x=y");
+	shows("postgres://h/d?password=secret&user=u", "postgres://h/d?password=...&user=u");
+	shows("postgres:host=h password=secret user=u", "postgres:host=h password=... user=u");
+	shows("file:0123456789012345678901234567890123456789012345678901234567890123456789",
+	      "file:0123456789012345678901234567890123456789012345678901234...");
+}

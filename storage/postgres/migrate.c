@@ -1,0 +1,96 @@
+/* Migrations: what the database has, what this program needs, and getting from one to the other. */
+#include <config.h>
+
+#include "storage/postgres/postgres.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/must.h"
+
+/* Held by whoever migrates, so that several programs that start at once do not race. */
+#define MIGRATE_LOCK "7117001"
+
+static int own_level(void)
+{
+	must(pg_migration_count > 0);
+	return pg_migrations[pg_migration_count - 1].number;
+}
+
+enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err *err)
+{
+	PGresult *r;
+	*ret = (struct pg_level){0};
+	if (pg_exec(conn, "SELECT to_regclass('cairn.meta') IS NOT NULL", NULL, PG_ANSWER_MS, &r, NULL, err) !=
+	    PG_DONE)
+		return err_wrap(err, "looking for the schema \"cairn\"");
+	ret->there = strcmp(PQgetvalue(r, 0, 0), "t") == 0;
+	PQclear(r);
+	if (!ret->there)
+		return ERR_OK;
+	if (pg_exec(conn, "SELECT schema, needs FROM cairn.meta", NULL, PG_ANSWER_MS, &r, NULL, err) != PG_DONE)
+		return err_wrap(err, "reading the schema's level");
+	enum err_code code = ERR_OK;
+	if (PQntuples(r) != 1) {
+		code = err_set(err, ERR_CORRUPT, "cairn.meta has %d rows instead of one", PQntuples(r));
+	} else {
+		ret->schema = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
+		ret->needs = (int)strtol(PQgetvalue(r, 0, 1), NULL, 10);
+	}
+	PQclear(r);
+	return code;
+}
+
+/* All that are missing, each in a transaction of its own. */
+static enum err_code migrate_up(struct pg_conn *conn, struct err *err)
+{
+	for (size_t i = 0; i < pg_migration_count; i++) {
+		const struct pg_migration *m = &pg_migrations[i];
+		struct pg_level level;
+		if (pg_run(conn, "BEGIN; SELECT pg_advisory_xact_lock(" MIGRATE_LOCK ")", err) != PG_DONE)
+			return err->code;
+		enum err_code code = pg_level_of(conn, &level, err);
+		bool needed = !code && level.schema < m->number;
+		if (needed && pg_run(conn, m->sql, err) != PG_DONE)
+			code = err_wrap(err, "migration %s", m->name);
+		if (conn->c && pg_run(conn, code ? "ROLLBACK" : "COMMIT", code ? NULL : err) != PG_DONE && !code)
+			code = err->code;
+		if (code)
+			return code;
+		if (needed)
+			log_info("applied a migration", LOG_STR("name", m->name));
+	}
+	return ERR_OK;
+}
+
+enum err_code pg_make_ready(struct pg_conn *conn, bool may_create, struct err *err)
+{
+	struct pg_level level;
+	enum err_code code = pg_level_of(conn, &level, err);
+	if (code)
+		return code;
+	if (!level.there && may_create) {
+		struct err why = {0};
+		if (migrate_up(conn, &why))
+			return err_set(err, ERR_UNSUPPORTED,
+				       "the database has no journal, and one cannot be made: %s. Run this once, as a "
+				       "role that may create a schema: cairnd migrate up --storage URI",
+				       why.text);
+		code = pg_level_of(conn, &level, err);
+		if (code)
+			return code;
+	}
+	if (!level.there)
+		return err_set(err, ERR_UNSUPPORTED, "the database has no journal: cairnd migrate up --storage URI");
+	if (level.needs > own_level())
+		return err_set(err, ERR_UNSUPPORTED,
+			       "the database's schema is of level %d and needs programs of level %d, this one is of "
+			       "level %d: install a newer cairnd",
+			       level.schema, level.needs, own_level());
+	if (level.schema < own_level())
+		return err_set(err, ERR_UNSUPPORTED,
+			       "the database's schema is of level %d, this program needs %d: cairnd migrate up "
+			       "--storage URI",
+			       level.schema, own_level());
+	return ERR_OK;
+}
