@@ -58,6 +58,7 @@ struct service_stats *stats_of(struct stats *s, struct span service)
 	if (!of) {
 		of = mem_xalloc(sizeof *of);
 		of->service = mem_xdup(service.p, service.n);
+		of->kind = "";
 		map_put(&s->services, service, of);
 	}
 	return of;
@@ -72,11 +73,12 @@ struct render {
 static void render_one(struct span key, void *value, void *arg)
 {
 	struct render *r = arg;
+	const struct service_stats *of = value;
 	uint64_t n;
 	memcpy(&n, (const char *)value + r->row->offset, sizeof n);
 	if (!r->code)
-		r->code = buf_printf(r->out, "%s{service=\"%.*s\"} %llu\n", r->row->name, SPAN_ARG(key),
-				     (unsigned long long)n);
+		r->code = buf_printf(r->out, "%s{service=\"%.*s\",kind=\"%s\"} %llu\n", r->row->name, SPAN_ARG(key),
+				     of->kind, (unsigned long long)n);
 }
 
 enum err_code stats_render(const struct stats *s, struct buf *out)

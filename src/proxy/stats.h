@@ -7,6 +7,7 @@
 
 struct service_stats {
 	char *service;
+	const char *kind; /* in words, as the spec in force has it; static */
 	uint64_t commands;	     /* handed in by clients, forwards and effects */
 	uint64_t ok, failures, errors; /* their ends: answered; the function's failures; the proxy's errors */
 	uint64_t forwards, effects;  /* that the service's replies asked for */

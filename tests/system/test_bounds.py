@@ -39,7 +39,7 @@ def answered(stage, entity_id, text="x"):
 def metric(stage, name, service=model.MODEL):
     text = harness.http_request(stage.proxy.metrics, "GET", "/metrics").body.decode()
     for line in text.splitlines():
-        if line.startswith('cairn_proxy_%s{service="%s"}' % (name, service)):
+        if line.startswith('cairn_proxy_%s{service="%s",kind="event sourced"}' % (name, service)):
             return int(line.split()[-1])
     raise AssertionError("no metric %s in\n%s" % (name, text))
 
