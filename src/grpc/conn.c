@@ -225,6 +225,7 @@ static void conn_recv_http2(struct conn *conn, struct span bytes)
 }
 
 static void conn_recv(struct conn *conn, struct span bytes);
+static void conn_tell_drain(struct conn *conn);
 
 static void conn_sniff(struct conn *conn, struct span bytes)
 {
@@ -242,6 +243,8 @@ static void conn_sniff(struct conn *conn, struct span bytes)
 	} else {
 		return;
 	}
+	if (conn->draining && conn->state != CONN_DEAD)
+		conn_tell_drain(conn);
 	conn_recv(conn, seen);
 	if (bytes.n && !conn->closing)
 		conn_recv(conn, bytes);
@@ -380,7 +383,13 @@ static void conn_on_goaway(struct session *session, uint32_t http2_error, void *
 
 void conn_drain_now(struct conn *conn)
 {
-	if (!conn->draining || !conn->config.server || conn->goaway_sent || conn->state != CONN_HTTP2)
+	if (!conn->draining || !conn->config.server || conn->goaway_sent)
+		return;
+	if (conn->state == CONN_SNIFF)
+		conn_close_after_flush(conn);
+	if (conn->state == CONN_HTTP1)
+		http1_drain_now(conn->http1);
+	if (conn->state != CONN_HTTP2)
 		return;
 	session_goaway(conn->session, HTTP2_NO_ERROR);
 	conn->goaway_sent = true;
@@ -477,20 +486,23 @@ struct conn *conn_new(struct loop *loop, int fd, const struct session_config *co
 	return conn;
 }
 
+static void conn_tell_drain(struct conn *conn)
+{
+	if (conn->state == CONN_HTTP2 && conn->config.server) {
+		session_shutdown_notice(conn->session);
+		session_ping(conn->session);
+	}
+	if (conn->state == CONN_HTTP1)
+		http1_drain(conn->http1);
+	conn_flush_later(conn);
+}
+
 void conn_drain(struct conn *conn)
 {
 	if (conn->draining || conn->state == CONN_DEAD)
 		return;
 	conn->draining = true;
-	if (conn->state == CONN_HTTP2 && conn->config.server) {
-		session_shutdown_notice(conn->session);
-		session_ping(conn->session);
-	}
-	if (conn->state == CONN_SNIFF)
-		conn->closing = true;
-	if (conn->state == CONN_HTTP1)
-		http1_drain(conn->http1);
-	conn_flush_later(conn);
+	conn_tell_drain(conn);
 }
 
 void conn_touch(struct conn *conn)

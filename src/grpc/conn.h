@@ -72,7 +72,7 @@ void conn_abort(struct conn *conn, const struct err *why);
 void conn_finish(struct conn *conn);
 /* No more calls; closed when those under way have ended and all is sent. */
 void conn_drain(struct conn *conn);
-/* While draining, a server: no longer waits for the peer to have heard of it. */
+/* While draining, a server: no longer waits for the peer to have heard of it, or to send what may be on its way. */
 void conn_drain_now(struct conn *conn);
 /* After what is in out has been written. */
 void conn_close_after_flush(struct conn *conn);

@@ -30,7 +30,8 @@ struct http1 {
 	http_parser parser;
 	struct buf ahead;        /* input that waits for the exchange to end */
 	struct http_exchange *x; /* under way: one reference */
-	bool held, draining, want_writable;
+	bool held, want_writable;
+	bool draining, drain_over; /* the client is told that it is the last; no more than that is waited for */
 	bool eof;   /* the client has shut down its half */
 	bool begun; /* a request's first byte has come, not its last */
 	struct loop_timer *silence; /* NULL until a request comes in pieces */
@@ -184,6 +185,13 @@ static bool body_is_expected(const http_parser *parser)
 	return length || (parser->flags & F_CHUNKED);
 }
 
+static void http1_continue(struct http1 *h)
+{
+	if (outq_append(&h->conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25))
+		http1_break(h);
+	conn_flush_later(h->conn);
+}
+
 static void http1_hand_on(struct http1 *h, const struct http_request *request)
 {
 	http_parser *parser = &h->parser;
@@ -204,8 +212,7 @@ static void http1_hand_on(struct http1 *h, const struct http_request *request)
 		exchange_refuse(x, 404, "not found\n");
 	if (h->awaits_continue && !x->started && !h->broken) {
 		h->awaits_continue = false;
-		if (outq_append(&h->conn->out, "HTTP/1.1 100 Continue\r\n\r\n", 25))
-			http1_break(h);
+		http1_continue(h);
 	}
 }
 
@@ -380,8 +387,13 @@ bool http1_on_eof(struct http1 *h)
 {
 	must(h->magic == HTTP1_MAGIC);
 	h->eof = true;
-	if (h->x && h->message_done)
+	if (h->x && h->message_done) {
+		/* Has the client left? What is said to one that has is answered with a reset; one that waits ignores
+		 * this (RFC 9110, 15.2.1), but for one of HTTP/1.0. */
+		if (!h->x->started && h->parser.http_minor >= 1)
+			http1_continue(h);
 		return true;
+	}
 	/* The request under way will never be whole; what was answered before it still goes out. */
 	bool answered = !h->x || h->x->ended;
 	http1_break(h);
@@ -397,7 +409,7 @@ void http1_on_done(struct http1 *h)
 	h->x = NULL;
 	http_exchange_unref(x);
 	h->held = h->want_writable = false;
-	if (!h->keep_alive || h->draining || h->broken || !h->message_done) {
+	if (!h->keep_alive || h->drain_over || h->broken || !h->message_done) {
 		conn_close_after_flush(h->conn);
 		h->broken = true;
 		return;
@@ -451,6 +463,8 @@ void http1_start(struct http1 *h, int status, const struct headers *headers, int
 	bool old = h->parser.http_major < 1 || (h->parser.http_major == 1 && h->parser.http_minor == 0);
 	if (h->x->ended)
 		http1_consider_rest(h);
+	if (h->draining)
+		h->keep_alive = false;
 	h->chunked = has_body && content_length < 0 && !old && !h->x->head;
 	if (has_body && content_length < 0 && old)
 		h->keep_alive = false; /* the end of the connection is the end of the body */
@@ -545,6 +559,11 @@ bool http1_idle(const struct http1 *h)
 void http1_drain(struct http1 *h)
 {
 	h->draining = true;
+}
+
+void http1_drain_now(struct http1 *h)
+{
+	h->drain_over = true;
 	if (!h->x)
 		conn_close_after_flush(h->conn);
 }

@@ -27,7 +27,9 @@ void http1_recv(struct http1 *h, struct span bytes);
 /* The client will send no more. False: there is nothing left to tell it either. */
 bool http1_on_eof(struct http1 *h);
 void http1_on_output(struct http1 *h); /* some has been written */
-void http1_drain(struct http1 *h);     /* close when the exchange under way is over */
+/* The next answer is the last, and says so; later: closes as soon as none is under way. */
+void http1_drain(struct http1 *h);
+void http1_drain_now(struct http1 *h);
 bool http1_idle(const struct http1 *h);
 
 /* Called by the exchange. */

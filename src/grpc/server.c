@@ -35,7 +35,8 @@
 #define SERVER_IDLE_TICKS 4
 
 /* Draining: so long a client may take to answer the ping behind the notice. One that is idle may not read its
- * connection at all (grpcio does not while it has no call) and must not hold up the end. */
+ * connection at all (grpcio does not while it has no call) and must not hold up the end. On HTTP/1, which has no
+ * notice, an idle connection is kept so long for the request that may be on its way; its answer says "close". */
 #define SERVER_NOTICE_MS 1000
 
 /* One loop's share of the server. All but `count` belongs to the loop's thread. */
@@ -182,8 +183,11 @@ static void server_on_idle_tick(void *arg)
 			conn->idle_ticks = 0;
 		else if (++conn->idle_ticks > 2 * SERVER_IDLE_TICKS)
 			conn_abort(conn, NULL); /* it does not even answer the drain's ping */
-		else if (conn->idle_ticks > SERVER_IDLE_TICKS)
+		else if (conn->idle_ticks > SERVER_IDLE_TICKS) {
 			conn_drain(conn);
+			if (conn->state != CONN_HTTP2) /* it hears of it by the end alone */
+				conn_drain_now(conn);
+		}
 	}
 	if (!list_empty(&at->conns))
 		loop_timer_set(at->idle_clock, at->server->idle_timeout_ms / SERVER_IDLE_TICKS);
@@ -221,6 +225,8 @@ static void server_run_handover(struct task *task)
 static struct server_loop *server_pick(struct grpc_server *server)
 {
 	struct server_loop *best = &server->loops[0];
+	if (best->draining)
+		return best; /* the others may have come to their end */
 	for (size_t i = 1; i < server->loop_count; i++)
 		if (atomic_load(&server->loops[i].count) < atomic_load(&best->count))
 			best = &server->loops[i];
@@ -247,13 +253,11 @@ static void server_on_rested(void *arg)
 		event_add(&server->accept, NULL);
 }
 
-static void server_on_acceptable(evutil_socket_t fd, short what, void *arg)
+/* Takes up to n connections that wait. False: there are none left. */
+static bool server_accept(struct grpc_server *server, int n)
 {
-	struct grpc_server *server = OBJ_CAST(struct grpc_server, arg, SERVER_MAGIC);
-	(void)what;
-	loop_count(server->loops[0].loop);
-	for (int i = 0; i < SERVER_ACCEPTS_PER_TURN; i++) {
-		int got = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	for (int i = 0; i < n; i++) {
+		int got = accept4(server->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (got >= 0) {
 			server_hand_over(server, got);
 			continue;
@@ -261,14 +265,24 @@ static void server_on_acceptable(evutil_socket_t fd, short what, void *arg)
 		if (errno == EINTR || errno == ECONNABORTED)
 			continue;
 		if (errno == EAGAIN)
-			return;
+			return false;
 		struct err err = {0};
 		err_set_errno(&err, ERR_IO, errno, "accept on %s", server->listen);
 		log_warn("cannot take a connection; waiting", LOG_ERR(&err));
 		event_del(&server->accept);
 		loop_timer_set(server->accept_rest, SERVER_ACCEPT_REST_MS);
-		return;
+		return false;
 	}
+	return true;
+}
+
+static void server_on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+	struct grpc_server *server = OBJ_CAST(struct grpc_server, arg, SERVER_MAGIC);
+	(void)fd;
+	(void)what;
+	loop_count(server->loops[0].loop);
+	server_accept(server, SERVER_ACCEPTS_PER_TURN);
 }
 
 /* ---- listening --------------------------------------------------------------------------------------- */
@@ -384,13 +398,17 @@ static void server_on_notice_over(void *arg)
 static void server_run_drain(struct task *task)
 {
 	struct server_loop *at = CONTAINER_OF(task, struct server_loop, drain_task);
-	if (at == &at->server->loops[0])
-		server_stop_accepting(at->server);
 	at->draining = true;
 	at->grace = loop_timer_new(at->loop, server_on_grace_over, at);
 	loop_timer_set(at->grace, at->server->grace_ms);
 	at->notice = loop_timer_new(at->loop, server_on_notice_over, at);
 	loop_timer_set(at->notice, SERVER_NOTICE_MS);
+	if (at == &at->server->loops[0]) {
+		/* Whoever is connected, as he sees it, is not turned away. */
+		if (at->server->accepting)
+			server_accept(at->server, SERVER_BACKLOG);
+		server_stop_accepting(at->server);
+	}
 	if (at->server->on_drain)
 		at->server->on_drain(at->loop, at->server->on_drain_arg);
 	for (struct list_node *node = list_first(&at->conns); node; node = list_next(&at->conns, node))

@@ -228,7 +228,9 @@ def test_messages_of_12_mib_are_taken_and_larger_ones_are_not(stage):
     assert len(answer.result().message) == whole
     other, view, o = stage.begin("other")
     view.send(o.reply(1, response("x" * limit)).message)
-    stage.failed(other, "UNKNOWN", "Unexpected entity termination")
+    text = stage.failed(other, "RESOURCE_EXHAUSTED")
+    assert text.startswith("cairn.test.Model.Process, entity [other]: the function's reply is not taken"), text
+    stage.rec.expect_report("entity .other.: the function's reply is not taken")
     assert stage.command(stream, e, 2, "still there", e.reply(2, response("ok"))) == response("ok")
 
 
@@ -284,7 +286,7 @@ def test_an_http_client_that_leaves_withdraws_what_waits(stage):
     def commands():
         text = harness.http_request(stage.proxy.metrics, "GET", "/metrics").body.decode()
         return [int(line.split()[-1]) for line in text.splitlines()
-                if line.startswith('cairn_proxy_commands_waiting{service="cairn.test.Model"}')]
+                if line.startswith('cairn_proxy_commands_waiting{service="cairn.test.Model",')]
     harness.eventually(lambda: commands() == [2], "it waits")
     leaving.kill()
     leaving.wait(PATIENCE)

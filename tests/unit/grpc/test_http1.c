@@ -269,10 +269,10 @@ Test(http1, body_beyond_the_limit_is_refused_as_it_comes)
 	rig_stop(&rig);
 }
 
-/* A FIN alone does not say that a client has left; a reset does, also after a FIN. */
+/* A FIN alone does not say that a client has left; a reset does, also after a FIN, and it is provoked. */
 Test(http1, a_client_that_leaves_ends_its_exchange)
 {
-	for (int fin_first = 0; fin_first < 2; fin_first++) {
+	for (int way = 0; way < 3; way++) {
 		struct rig rig;
 		struct raw raw;
 		struct linger reset = {.l_onoff = 1};
@@ -280,12 +280,13 @@ Test(http1, a_client_that_leaves_ends_its_exchange)
 		raw_connect(&raw, &rig);
 		raw_send_str(&raw, "GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
 		RIG_UNTIL(&rig, rig.held);
-		if (fin_first) {
+		if (way == 1) {
 			shutdown(raw.fd, SHUT_WR);
 			rig_settle(&rig);
 			cr_assert_eq(rig.http_done, 0);
 		}
-		cr_assert_eq(setsockopt(raw.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+		if (way < 2)
+			cr_assert_eq(setsockopt(raw.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
 		raw_close(&raw);
 		RIG_UNTIL(&rig, rig.http_done == 1);
 		http_respond(rig.held, 200, NULL, SPAN("too late"));
@@ -315,6 +316,7 @@ Test(http1, a_client_that_shuts_down_its_half_is_answered)
 	rig_turn(&rig);
 	http_end(rig.held);
 	RAW_UNTIL(&rig, &raw, raw.eof);
+	cr_assert(raw_has(&raw, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"));
 	cr_assert(raw_has(&raw, "7\r\nat last\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n"));
 	cr_assert(raw_has(&raw, "\r\n\r\ntwo"));
 	cr_assert_eq(rig.http_done, 2);
@@ -427,6 +429,44 @@ Test(http1, a_refused_head_with_expect_ends_the_connection)
 	cr_assert(raw_has(&raw, "connection: close\r\n"));
 	buf_release(&b);
 	raw_close(&raw);
+	rig_stop(&rig);
+}
+
+static void note_drained(void *arg)
+{
+	((struct rig *)arg)->drained = true;
+}
+
+/* HTTP/1 has no notice of a server's going: what is on its way then is answered, and hears of it. */
+Test(http1, a_drain_answers_what_is_on_its_way)
+{
+	struct rig rig;
+	struct raw kept, fresh, silent;
+	rig_start(&rig);
+	raw_connect(&kept, &rig);
+	raw_send_str(&kept, "GET /hello?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
+	RAW_UNTIL(&rig, &kept, raw_has(&kept, "hello"));
+	cr_assert_not(raw_has(&kept, "connection: close"));
+	raw_connect(&silent, &rig);
+	rig_turn(&rig);
+	raw_connect(&fresh, &rig); /* not accepted yet */
+	int64_t begun = rig_now_ms();
+	grpc_server_drain(rig.server, 5000, note_drained, &rig);
+	rig_turn(&rig);
+	raw_send_str(&kept, "GET /none HTTP/1.1\r\nHost: x\r\n\r\n");
+	raw_send_str(&fresh, "GET /hello?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
+	RAW_UNTIL(&rig, &kept, kept.eof);
+	cr_assert(raw_has(&kept, "HTTP/1.1 404 "));
+	cr_assert(raw_has(&kept, "connection: close\r\n"));
+	RAW_UNTIL(&rig, &fresh, fresh.eof);
+	cr_assert(raw_has(&fresh, "connection: close\r\n"));
+	cr_assert(raw_has(&fresh, "\r\n\r\nhello"));
+	/* Who says nothing does not hold it up. */
+	RAW_UNTIL(&rig, &silent, rig.drained);
+	cr_assert_lt(rig_now_ms() - begun, 4500);
+	raw_close(&kept);
+	raw_close(&fresh);
+	raw_close(&silent);
 	rig_stop(&rig);
 }
 
