@@ -110,6 +110,12 @@ enum err_code crdt_fold_apply(struct crdt_fold *f, const struct crdt_record *r, 
 	return ERR_OK;
 }
 
+void crdt_fold_skip_to(struct crdt_fold *f, uint64_t sequence)
+{
+	if (sequence > f->sequence)
+		f->sequence = sequence;
+}
+
 /* --- snapshots: out ------------------------------------------------------------------------------------- */
 
 typedef Cairn__Crdt__V1__Fold pb_fold;

@@ -67,6 +67,8 @@ struct crdt_record {
 };
 /* ERR_NOMEM alone: what does not fit the fold is ignored, by every replica alike. */
 enum err_code crdt_fold_apply(struct crdt_fold *f, const struct crdt_record *record, struct err *err);
+/* The stream goes up to there, without a record for the fold. */
+void crdt_fold_skip_to(struct crdt_fold *f, uint64_t sequence);
 /* The session has ended, and all that it wrote is applied: its numbers are the ended sessions' now, its vote is
  * gone. The value of nothing but votes changes. */
 void crdt_fold_end_session(struct crdt_fold *f, const uint8_t session[CRDT_SESSION_BYTES]);

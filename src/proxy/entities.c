@@ -583,6 +583,7 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 				       .service = service->name,
 				       .entity_id = s->id,
 				       .stream = span_str(s->stream),
+				       .session = t->config.session,
 				       .passivation_ms = service->passivation_ms,
 				       .command_timeout_ms = t->config.command_timeout_ms,
 				       .close_grace_ms = t->config.close_grace_ms,

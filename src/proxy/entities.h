@@ -16,6 +16,7 @@ struct entities_config {
 				  const struct grpc_call_ops *ops, void *user);
 	void (*report)(void *arg, struct span text);
 	void *arg;
+	const uint8_t *session; /* 16 bytes: this process */
 	struct span name_space; /* before every stream's name: "" or "NS/" */
 	int64_t command_timeout_ms, append_timeout_ms, close_grace_ms;
 	int64_t load_timeout_ms; /* without a sign of the journal while an entity is replayed */

@@ -97,6 +97,7 @@ struct entity_config {
 	void *host_arg;
 	const struct clock *clock;
 	struct span service, entity_id, stream; /* copied by the machine's creator: live as long as it */
+	const uint8_t *session; /* 16 bytes: this process, in the records of those kinds that say who wrote them */
 	int64_t passivation_ms, command_timeout_ms, close_grace_ms;
 	size_t reply_max_bytes; /* of one message of the function */
 };
@@ -152,12 +153,15 @@ struct entity_ops {
 	void (*on_record)(struct entity *e, const struct record_view *record);
 	void (*on_loaded)(struct entity *e, uint64_t sequence); /* the stream's newest, to be expected */
 	void (*on_load_failed)(struct entity *e, const struct client_error *error);
+	/* A record of the stream as it is written, by anyone: between on_loaded() and gone(), in order, some may
+	 * be missing, some come twice. NULL: the kind does not follow its stream. */
+	void (*on_follow)(struct entity *e, const struct record_view *record);
 	/* error->code GRPC_OK: durable, and sequence is the stream's newest. */
 	void (*on_appended)(struct entity *e, const struct client_error *error, uint64_t sequence);
 	void (*on_time)(struct entity *e);
 };
 
-extern const struct entity_ops entity_action, entity_event_sourced, entity_value;
+extern const struct entity_ops entity_action, entity_crdt, entity_event_sourced, entity_value;
 
 /* The kinds that are built (kinds.c). NULL when there is none of that type. */
 extern const struct entity_ops *const entity_kinds[];

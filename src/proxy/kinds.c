@@ -8,6 +8,7 @@ const struct entity_ops *const entity_kinds[] = {
 	&entity_action,
 	&entity_value,
 	&entity_event_sourced,
+	&entity_crdt,
 };
 const size_t entity_kind_count = ARRAY_LEN(entity_kinds);
 

@@ -140,6 +140,9 @@ class Lab:
     def go_models(self):
         return self.function("go-models", [tools.go_models()])
 
+    def go_crdt(self):
+        return self.function("go-crdt", [tools.go_crdt()])
+
     def sample(self):
         """Our own shopping cart."""
         return self.function("sample", [sys.executable, "-B", SAMPLE / "cart.py"])

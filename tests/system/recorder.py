@@ -38,19 +38,21 @@ from records import Broken, End, FromFunction, HalfClose, Open, Record, Reset, T
 DISCOVER = "/cloudstate.EntityDiscovery/discover"
 REPORT = "/cloudstate.EntityDiscovery/reportError"
 HANDLE = "/cloudstate.eventsourced.EventSourced/handle"
+CRDT_HANDLE = "/cloudstate.crdt.Crdt/handle"
 
 VALUE = "/cloudstate.valueentity.ValueEntity/handle"
 ACTION = "/cloudstate.action.ActionProtocol/"  # and the method's name
 
 # The kinds that the proxy can drive so far; discovery names exactly these.
 SUPPORTED = ["cloudstate.action.ActionProtocol", "cloudstate.valueentity.ValueEntity",
-             "cloudstate.eventsourced.EventSourced"]
+             "cloudstate.eventsourced.EventSourced", "cloudstate.crdt.Crdt"]
 
 CODECS = {
     DISCOVER: (protos.cloudstate.ProxyInfo, protos.cloudstate.EntitySpec),
     REPORT: (protos.cloudstate.UserFunctionError, empty_pb2.Empty),
     HANDLE: (protos.event_sourced.EventSourcedStreamIn, protos.event_sourced.EventSourcedStreamOut),
     VALUE: (protos.value_entity.ValueEntityStreamIn, protos.value_entity.ValueEntityStreamOut),
+    CRDT_HANDLE: (protos.crdt.CrdtStreamIn, protos.crdt.CrdtStreamOut),
 }
 CODECS.update({ACTION + name: (protos.action.ActionCommand, protos.action.ActionResponse)
                for name in ("handleUnary", "handleStreamedIn", "handleStreamedOut", "handleStreamed")})

@@ -92,6 +92,11 @@ def go_models():
     return _go_function("models", ".", HERE / "go" / "main.go")
 
 
+def go_crdt():
+    """The Go SDK's CRDT model services, see go/crdt.go."""
+    return _go_function("crdt", ".", HERE / "go" / "crdt.go")
+
+
 PYTHON_SDK = "cloudstate==0.1.1"
 
 

@@ -83,6 +83,64 @@ static const delta_t *entry_of(Cloudstate__Crdt__ORMapEntryDelta *const *entries
 	return NULL;
 }
 
+/* --- messages in text --------------------------------------------------------------------------------------- */
+
+static void print_keys(const char *name, Google__Protobuf__Any *const *of, size_t n, FILE *out)
+{
+	if (n)
+		fprintf(out, " %s", name);
+	for (size_t i = 0; i < n; i++)
+		fprintf(out, "%u", model_key_of(of[i]));
+}
+
+static void print_entries(const char *name, Cloudstate__Crdt__ORMapEntryDelta *const *of, size_t n, FILE *out)
+{
+	for (size_t i = 0; i < n; i++) {
+		fprintf(out, " %s%u:", name, model_key_of(of[i]->key));
+		model_delta_print(of[i]->delta, out);
+	}
+}
+
+void model_delta_print(const delta_t *d, FILE *out)
+{
+	switch (d->delta_case) {
+	case DELTA(GCOUNTER):
+		fprintf(out, "(gcounter %llu)", (unsigned long long)d->gcounter->increment);
+		break;
+	case DELTA(GSET):
+		fprintf(out, "(gset");
+		print_keys("+", d->gset->added, d->gset->n_added, out);
+		fprintf(out, ")");
+		break;
+	case DELTA(ORSET):
+		fprintf(out, "(orset%s", d->orset->cleared ? " cleared" : "");
+		print_keys("-", d->orset->removed, d->orset->n_removed, out);
+		print_keys("+", d->orset->added, d->orset->n_added, out);
+		fprintf(out, ")");
+		break;
+	case DELTA(LWWREGISTER):
+		fprintf(out, "(lww %u clock %d %lld)", model_key_of(d->lwwregister->value),
+			(int)d->lwwregister->clock, (long long)d->lwwregister->custom_clock_value);
+		break;
+	case DELTA(FLAG):
+		fprintf(out, "(flag %d)", d->flag->value);
+		break;
+	case DELTA(ORMAP):
+		fprintf(out, "(ormap%s", d->ormap->cleared ? " cleared" : "");
+		print_keys("-", d->ormap->removed, d->ormap->n_removed, out);
+		print_entries("~", d->ormap->updated, d->ormap->n_updated, out);
+		print_entries("+", d->ormap->added, d->ormap->n_added, out);
+		fprintf(out, ")");
+		break;
+	case DELTA(VOTE):
+		fprintf(out, "(vote %d %d/%d)", d->vote->self_vote, d->vote->votes_for, d->vote->total_voters);
+		break;
+	default:
+		fprintf(out, "(?)");
+		break;
+	}
+}
+
 /* --- the history by brute force ------------------------------------------------------------------------- */
 
 /* Every add of one key ever, and whether a removal that had seen it has struck it. */

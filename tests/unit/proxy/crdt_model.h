@@ -28,6 +28,9 @@ delta_t *model_delta(struct arena *a, enum crdt_type type);
 Google__Protobuf__Any *model_key(struct arena *a, unsigned key);
 unsigned model_key_of(const Google__Protobuf__Any *any);
 
+/* A delta in text, as "(orset -1 +23)". */
+void model_delta_print(const delta_t *d, FILE *out);
+
 /* The value after the whole history, in text; sessions that live as bits 1 << session. */
 void model_history_print(const struct model_op *ops, size_t n, unsigned live, FILE *out);
 /* A delta that is a whole value, in text. */

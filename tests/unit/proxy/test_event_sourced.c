@@ -497,12 +497,14 @@ Test(event_sourced, passivates_as_soon_as_idle_when_told_so)
 /* In the order of the contract, section 1. */
 Test(event_sourced, is_a_kind_among_others_found_by_their_types)
 {
-	cr_assert_geq(entity_kind_count, 3u);
+	cr_assert_eq(entity_kind_count, 4u);
 	cr_assert_eq(entity_kinds[0], &entity_action);
 	cr_assert_eq(entity_kinds[1], &entity_value);
 	cr_assert_eq(entity_kinds[2], &entity_event_sourced);
+	cr_assert_eq(entity_kinds[3], &entity_crdt);
 	cr_assert_eq(entity_kind_find(SPAN("cloudstate.eventsourced.EventSourced")), &entity_event_sourced);
 	cr_assert_eq(entity_kind_find(SPAN("cloudstate.valueentity.ValueEntity")), &entity_value);
 	cr_assert_eq(entity_kind_find(SPAN("cloudstate.action.ActionProtocol")), &entity_action);
+	cr_assert_eq(entity_kind_find(SPAN("cloudstate.crdt.Crdt")), &entity_crdt);
 	cr_assert_null(entity_kind_find(SPAN("cloudstate.graph.Graph")));
 }

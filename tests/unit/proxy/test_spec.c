@@ -84,7 +84,7 @@ Test(spec, refuses_what_the_contract_lists)
 	EXPECT_REFUSED(
 		"service shop.Cart has the entity type cloudstate.graph.Graph, which this proxy does not "
 		"know: it knows cloudstate.action.ActionProtocol, cloudstate.valueentity.ValueEntity, "
-		"cloudstate.eventsourced.EventSourced",
+		"cloudstate.eventsourced.EventSourced, cloudstate.crdt.Crdt",
 		ENTITIES({"shop.Cart", "x", "cloudstate.graph.Graph", 0}));
 	EXPECT_REFUSED("method Watch of the service shop.StreamedOut is streamed out, which value based",
 		       ENTITIES({"shop.StreamedOut", "x", "cloudstate.valueentity.ValueEntity", 0}));
@@ -93,6 +93,8 @@ Test(spec, refuses_what_the_contract_lists)
 	EXPECT_REFUSED("shop.Cart and shop.Wishes have the same persistence id, one",
 		       ENTITIES({"shop.Cart", "one", NULL, 0},
 				{"shop.Wishes", "one", "cloudstate.valueentity.ValueEntity", 0}));
+	EXPECT_REFUSED("method Fill of the service shop.StreamedIn is streamed in, which CRDT",
+		       ENTITIES({"shop.StreamedIn", "x", "cloudstate.crdt.Crdt", 0}));
 	EXPECT_REFUSED("method Get of the service shop.NoKey has no entity key",
 		       ENTITIES({"shop.NoKey", "x", NULL, 0}));
 	EXPECT_REFUSED("method Watch of the service shop.StreamedOut is streamed out, which event sourced",
