@@ -262,6 +262,7 @@ static enum err_code read_more(struct journal_read *r, struct storage_reader *re
 	}
 	r->ended = !r->live && (sp.end || stop);
 	r->to_tail = r->live && sp.end && page->records == 0;
+	*ret_full = sp.end; /* there is no more to put into it */
 	return code;
 }
 
