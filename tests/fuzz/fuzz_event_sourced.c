@@ -15,10 +15,9 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/must.h"
-#include "proxy/entity.h"
-#include "proxy/wire.h"
+#include "record/record.h"
+#include "tests/unit/proxy/es_rig.h"
 
-#define COMMANDS 32
 #define IN(NAME) CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__MESSAGE_##NAME
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -26,17 +25,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum fate { UNUSED, GIVEN, OVER };
 
 struct world {
-	struct entity *e;
-	int64_t now_us, wake_us;
-	bool gone;
+	struct rig rig; /* comes first */
 	bool stream, closed, init, commanded; /* the function's stream: there is one; our side is closed */
 	int64_t next_id;
 	bool loading, appending;
 	uint64_t head; /* newest sequence in the journal */
 	uint64_t next_event;
-	struct entity_command commands[COMMANDS];
-	enum fate fates[COMMANDS];
-	size_t used;
+	enum fate fates[RIG_COMMANDS];
 	int outstanding; /* index, or -1 */
 };
 
@@ -53,7 +48,7 @@ static int find_named(struct world *w, struct span name)
 {
 	must(name.n == 1);
 	int i = name.p[0] - 'A';
-	must(i >= 0 && (size_t)i < w->used && w->fates[i] == GIVEN);
+	must(i >= 0 && (size_t)i < w->rig.command_count && w->fates[i] == GIVEN);
 	return i;
 }
 
@@ -148,11 +143,6 @@ static void host_end(void *host, struct entity_command *c, const struct outcome 
 	finish(host, c);
 }
 
-static void host_wake_at(void *host, struct mono_time at)
-{
-	((struct world *)host)->wake_us = at.us;
-}
-
 static void host_report(void *host, struct span text)
 {
 	(void)host;
@@ -162,10 +152,10 @@ static void host_report(void *host, struct span text)
 static void host_gone(void *host)
 {
 	struct world *w = host;
-	must(!w->gone && !w->stream && !w->loading && !w->appending);
-	for (size_t i = 0; i < w->used; i++)
+	must(!w->rig.gone && !w->stream && !w->loading && !w->appending);
+	for (size_t i = 0; i < w->rig.command_count; i++)
 		must(w->fates[i] != GIVEN);
-	w->gone = true;
+	w->rig.gone = true;
 }
 
 static const struct entity_host host_ops = {
@@ -178,40 +168,26 @@ static const struct entity_host host_ops = {
 	.append = host_append,
 	.answer = host_answer,
 	.end = host_end,
-	.wake_at = host_wake_at,
+	.wake_at = rig_wake_at,
 	.report = host_report,
 	.gone = host_gone,
 };
 
-static struct mono_time mono_now(void *arg)
-{
-	return (struct mono_time){((struct world *)arg)->now_us};
-}
-
-static struct wall_time wall_now(void *arg)
-{
-	return (struct wall_time){((struct world *)arg)->now_us};
-}
-
 static void give_command(struct world *w)
 {
-	static const char names[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`";
-	if (w->used == COMMANDS)
+	size_t n = w->rig.command_count;
+	if (n == RIG_COMMANDS)
 		return;
-	struct entity_command *c = &w->commands[w->used];
-	c->name = span_of(&names[w->used], 1);
-	c->payload = (struct any){SPAN("T"), SPAN("p")};
-	w->fates[w->used++] = GIVEN;
-	w->gone = false;
-	w->e->ops->command(w->e, c);
+	w->fates[n] = GIVEN;
+	rig_command(&w->rig, (char[]){(char)('A' + n), 0});
 }
 
 static void withdraw(struct world *w, size_t i)
 {
-	if (i >= w->used || w->fates[i] != GIVEN)
+	if (i >= w->rig.command_count || w->fates[i] != GIVEN)
 		return;
 	w->fates[i] = OVER;
-	if (w->e->ops->withdraw(w->e, &w->commands[i]))
+	if (w->rig.e->ops->withdraw(w->rig.e, &w->rig.commands[i]))
 		must(w->outstanding != (int)i);
 	else
 		w->fates[i] = GIVEN;
@@ -219,26 +195,19 @@ static void withdraw(struct world *w, size_t i)
 
 static void give_record(struct world *w, bool snapshot)
 {
-	struct record_view v = {.kind = snapshot ? RECORD_SNAPSHOT : RECORD_EVENT,
-				.sequence = w->next_event,
-				.type = SPAN("T"),
-				.content = RECORD_BODY,
-				.data = SPAN("d")};
-	if (!w->loading || (snapshot && w->init && w->stream))
-		return;
-	w->next_event++;
-	w->e->ops->on_record(w->e, &v);
+	if (w->loading && !(snapshot && w->init && w->stream))
+		rig_record(&w->rig, snapshot ? RECORD_SNAPSHOT : RECORD_EVENT, w->next_event++, "d", SPAN(""));
 }
 
 static void end_append(struct world *w, uint8_t how)
 {
-	struct client_error error = {.code = how & 1 ? GRPC_OK : GRPC_ABORTED,
-				     .text = SPAN("refused"),
-				     .has_sequence_found = (how & 2) != 0};
 	if (!w->appending)
 		return;
 	w->appending = false;
-	w->e->ops->on_appended(w->e, &error, ++w->head);
+	if (how & 1)
+		rig_appended(&w->rig, ++w->head);
+	else
+		rig_append_failed(&w->rig, GRPC_ABORTED, "refused", (how & 2) != 0);
 }
 
 static void end_load(struct world *w, bool well)
@@ -247,30 +216,17 @@ static void end_load(struct world *w, bool well)
 		return;
 	w->loading = false;
 	if (well)
-		w->e->ops->on_loaded(w->e, w->head);
+		rig_loaded(&w->rig, w->head);
 	else
-		w->e->ops->on_load_failed(
-			w->e, &(struct client_error){.code = GRPC_UNAVAILABLE, .text = SPAN("away")});
+		rig_load_failed(&w->rig, GRPC_UNAVAILABLE, "away");
 }
 
 static void end_stream(struct world *w, uint8_t how)
 {
-	struct entity_end end = {.code = how & 1 ? GRPC_OK : GRPC_UNKNOWN,
-				 .message = SPAN("over"),
-				 .unreached = (how & 2) != 0};
 	if (!w->stream)
 		return;
 	w->stream = false;
-	w->e->ops->on_end(w->e, &end);
-}
-
-static void pass_time(struct world *w, uint8_t seconds)
-{
-	w->now_us += (int64_t)seconds * 1000000;
-	if (!w->wake_us || w->wake_us > w->now_us)
-		return;
-	w->wake_us = 0;
-	w->e->ops->on_time(w->e);
+	rig_end(&w->rig, how & 1 ? GRPC_OK : GRPC_UNKNOWN, (how & 2) != 0);
 }
 
 /* A step: what happens, and an argument. Step 2 has that many bytes of message behind it. */
@@ -285,48 +241,39 @@ static struct span step(struct world *w, struct span in)
 		struct span message = span_first(in, how < in.n ? how : in.n);
 		in = span_skip(in, message.n);
 		if (w->stream)
-			w->e->ops->on_message(w->e, message);
+			rig_message(&w->rig, message);
 		break;
 	}
 	case 3: end_load(w, how % 4 != 0); break;
 	case 4: give_record(w, how & 1); break;
 	case 5: end_append(w, how); break;
 	case 6: end_stream(w, how); break;
-	case 7: pass_time(w, how); break;
-	case 8: withdraw(w, how % COMMANDS); break;
+	case 7: rig_pass(&w->rig, how * INT64_C(1000)); break;
+	case 8: withdraw(w, how % RIG_COMMANDS); break;
 	default:
-		if (!w->gone)
-			w->e->ops->passivate(w->e);
+		if (!w->rig.gone)
+			w->rig.e->ops->passivate(w->rig.e);
 	}
 	return in;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct world w = {.now_us = 1000000, .outstanding = -1, .gone = true};
-	struct clock clock = {mono_now, wall_now, &w};
+	struct world w = {.outstanding = -1};
 	struct span in = span_of(data, size);
 	log_setup(LOG_OFF, LOG_LOGFMT);
-	w.e = entity_event_sourced.create(&(struct entity_config){.host = &host_ops,
-								  .host_arg = &w,
-								  .clock = &clock,
-								  .service = SPAN("s.S"),
-								  .entity_id = SPAN("e"),
-								  .stream = SPAN("p|e"),
-								  .passivation_ms = 30000,
-								  .command_timeout_ms = 60000,
-								  .close_grace_ms = 5000,
-								  .reply_max_bytes = MIB});
+	rig_init_with(&w.rig, &host_ops, &w);
+	w.rig.gone = true;
 	while (in.n)
 		in = step(&w, in);
 	/* The journal and the function come to an end: so must the machine, with every command over. */
-	for (int i = 0; i < 3 * COMMANDS && !w.gone; i++) {
+	for (int i = 0; i < 3 * RIG_COMMANDS && !w.rig.gone; i++) {
 		end_load(&w, false);
 		end_append(&w, 0);
 		end_stream(&w, 1);
-		pass_time(&w, 255);
+		rig_pass(&w.rig, 255 * INT64_C(1000));
 	}
-	must(w.gone);
-	w.e->ops->free(w.e);
+	must(w.rig.gone);
+	w.rig.e->ops->free(w.rig.e);
 	return 0;
 }

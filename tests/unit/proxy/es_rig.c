@@ -2,170 +2,15 @@
 
 #include "es_rig.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 
-#include <criterion/criterion.h>
-
 #include "base/limits.h"
-#include "base/must.h"
 #include "base/mem.h"
+#include "base/must.h"
 #include "record/record.h"
 
-#define IN(NAME) CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__MESSAGE_##NAME
 #define OUT(NAME) CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_OUT__MESSAGE_##NAME
 #define ACTION(NAME) CLOUDSTATE__CLIENT_ACTION__ACTION_##NAME
-
-static void say(struct rig *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void say(struct rig *r, const char *fmt, ...)
-{
-	char line[2048];
-	va_list args;
-	va_start(args, fmt);
-	vsnprintf(line, sizeof line, fmt, args);
-	va_end(args);
-	cr_assert(!buf_printf(&r->log, "%s%s", r->log.n ? "; " : "", line));
-}
-
-/* --- the host ------------------------------------------------------------------------------------------- */
-
-static void host_open(void *host, const char *path, int64_t deadline_ms)
-{
-	cr_assert_str_eq(path, "/cloudstate.eventsourced.EventSourced/handle");
-	cr_assert_lt(deadline_ms, 0);
-	say(host, "open");
-}
-
-static void say_in(struct rig *r, const Cloudstate__Eventsourced__EventSourcedStreamIn *in)
-{
-	const Cloudstate__Eventsourced__EventSourcedSnapshot *s;
-	switch (in->message_case) {
-	case IN(INIT):
-		cr_assert(span_eq_str(wire_span(in->init->service_name), "shop.Cart"));
-		cr_assert(span_eq_str(wire_span(in->init->entity_id), "one"));
-		s = in->init->snapshot;
-		if (s)
-			say(r, "init %lld:%.*s", (long long)s->snapshot_sequence,
-			    SPAN_ARG(wire_span(s->snapshot->value)));
-		else
-			say(r, "init");
-		break;
-	case IN(EVENT):
-		cr_assert(span_eq_str(wire_span(in->event->payload->type_url), "T"));
-		say(r, "event %lld:%.*s", (long long)in->event->sequence,
-		    SPAN_ARG(wire_span(in->event->payload->value)));
-		break;
-	case IN(COMMAND):
-		cr_assert(span_eq_str(wire_span(in->command->entity_id), "one"));
-		cr_assert(span_eq(wire_span(in->command->name), wire_span(in->command->payload->value)));
-		cr_assert(span_eq_str(wire_span(in->command->payload->type_url), "Payload"));
-		cr_assert(!in->command->streamed && !in->command->metadata);
-		say(r, "command %lld:%.*s", (long long)in->command->id,
-		    SPAN_ARG(wire_span(in->command->name)));
-		break;
-	default: cr_assert_fail("an empty message was sent");
-	}
-}
-
-static bool host_send(void *host, struct span message)
-{
-	struct arena a;
-	arena_init(&a, MIB);
-	void *in = grpc_unpack(&cloudstate__eventsourced__event_sourced_stream_in__descriptor, &a, message);
-	cr_assert(in);
-	say_in(host, in);
-	arena_release(&a);
-	return true;
-}
-
-static void host_half_close(void *host)
-{
-	say(host, "half-close");
-}
-
-static void host_reset(void *host)
-{
-	say(host, "reset");
-}
-
-static void host_load(void *host)
-{
-	say(host, "load");
-}
-
-static void host_load_cancel(void *host)
-{
-	say(host, "load-cancel");
-}
-
-static void host_append(void *host, const struct entity_append *append)
-{
-	struct rig *r = host;
-	static const uint8_t zero[RECORD_ID_BYTES];
-	cr_assert_eq(append->expect, CLIENT_EXACTLY);
-	say(r, "append at %llu", (unsigned long long)append->expected_sequence);
-	for (size_t i = 0; i < append->event_count; i++) {
-		cr_assert(span_eq_str(append->events[i].type, "T"));
-		cr_assert(memcmp(append->events[i].id, zero, sizeof zero) != 0);
-		buf_printf(&r->log, " %.*s", SPAN_ARG(append->events[i].data));
-	}
-	if (append->snapshot)
-		buf_printf(&r->log, " snapshot %.*s", SPAN_ARG(append->snapshot->data));
-}
-
-static void host_answer(void *host, struct entity_command *c, struct entity_answer *answer)
-{
-	const Cloudstate__ClientAction *action = answer->action;
-	if (!action || !action->action_case)
-		say(host, "answer %.*s nothing", SPAN_ARG(c->name));
-	else if (action->action_case == ACTION(REPLY))
-		say(host, "answer %.*s %.*s", SPAN_ARG(c->name),
-		    SPAN_ARG(wire_any(action->reply->payload).value));
-	else if (action->action_case == ACTION(FAILURE))
-		say(host, "answer %.*s failure %.*s", SPAN_ARG(c->name),
-		    SPAN_ARG(wire_span(action->failure->description)));
-	arena_release(&answer->arena);
-}
-
-static void host_end(void *host, struct entity_command *c, const struct outcome *outcome)
-{
-	say(host, "refuse %.*s %s%s %.*s", SPAN_ARG(c->name), grpc_code_name(outcome->code),
-	    outcome->failure ? " failure" : "", SPAN_ARG(outcome->message));
-}
-
-static void host_wake_at(void *host, struct mono_time at)
-{
-	((struct rig *)host)->wake_us = at.us;
-}
-
-static void host_report(void *host, struct span text)
-{
-	struct span first = span_first(text, text.n < 60 ? text.n : 60);
-	say(host, "report %.*s", SPAN_ARG(first));
-}
-
-static void host_gone(void *host)
-{
-	struct rig *r = host;
-	cr_assert(!r->gone);
-	r->gone = true;
-	say(r, "gone");
-}
-
-static const struct entity_host host_ops = {
-	.open = host_open,
-	.send = host_send,
-	.half_close = host_half_close,
-	.reset = host_reset,
-	.load = host_load,
-	.load_cancel = host_load_cancel,
-	.append = host_append,
-	.answer = host_answer,
-	.end = host_end,
-	.wake_at = host_wake_at,
-	.report = host_report,
-	.gone = host_gone,
-};
 
 static struct mono_time mono_now(void *arg)
 {
@@ -177,17 +22,19 @@ static struct wall_time wall_now(void *arg)
 	return (struct wall_time){((struct rig *)arg)->now_us};
 }
 
-/* --- the test's side --------------------------------------------------------------------------------- */
+void rig_wake_at(void *host, struct mono_time at)
+{
+	((struct rig *)host)->wake_us = at.us;
+}
 
-void rig_init(struct rig *r)
+void rig_init_with(struct rig *r, const struct entity_host *ops, void *host)
 {
 	memset(r, 0, sizeof *r);
 	r->now_us = 1000000;
 	r->clock = (struct clock){mono_now, wall_now, r};
-	buf_init(&r->log, MIB);
 	r->e = entity_event_sourced.create(
-		&(struct entity_config){.host = &host_ops,
-					.host_arg = r,
+		&(struct entity_config){.host = ops,
+					.host_arg = host,
 					.clock = &r->clock,
 					.service = SPAN("shop.Cart"),
 					.entity_id = SPAN("one"),
@@ -198,23 +45,9 @@ void rig_init(struct rig *r)
 					.reply_max_bytes = LIMIT_FUNCTION_MESSAGE_BYTES});
 }
 
-void rig_release(struct rig *r)
-{
-	rig_expect(r, "");
-	r->e->ops->free(r->e);
-	buf_release(&r->log);
-}
-
-void rig_expect_at(struct rig *r, const char *text, const char *file, int line)
-{
-	const char *got = buf_cstr(&r->log);
-	cr_assert(strcmp(got, text) == 0, "%s:%d:\n  expected: %s\n  got:      %s", file, line, text, got);
-	buf_clear(&r->log);
-}
-
 struct entity_command *rig_command(struct rig *r, const char *name)
 {
-	cr_assert(r->command_count < ARRAY_LEN(r->commands));
+	must(r->command_count < ARRAY_LEN(r->commands));
 	char *kept = r->names[r->command_count];
 	struct entity_command *c = &r->commands[r->command_count++];
 	snprintf(kept, sizeof r->names[0], "%s", name);
@@ -302,7 +135,7 @@ static void send_out(struct rig *r, const ProtobufCMessage *message)
 {
 	struct buf out;
 	buf_init(&out, 64 * MIB);
-	cr_assert(wire_pack(message, &out));
+	must(wire_pack(message, &out));
 	rig_message(r, buf_span(&out));
 	buf_release(&out);
 }
@@ -372,11 +205,4 @@ void rig_failure(struct rig *r, int64_t id, const char *text)
 	out.message_case = OUT(FAILURE);
 	out.failure = &failure;
 	send_out(r, &out.base);
-}
-
-void rig_start(struct rig *r)
-{
-	rig_command(r, "a");
-	rig_loaded(r, 0);
-	rig_expect(r, "load; open; init; command 1:a");
 }

@@ -1,5 +1,6 @@
-/* A host for one event sourced machine: what it asks for is written down, a line each; what it is told is
- * said by the test. */
+/* One event sourced machine between a host and a test that tells it what happens: a command, a record, an
+ * answer of the journal, a message, time. The host of es_log.c writes down what it is asked for, a line each;
+ * the fuzz target has one that checks it. */
 #ifndef ES_RIG_H
 #define ES_RIG_H
 
@@ -10,6 +11,7 @@
 #define RIG_PASSIVATION_MS 30000
 #define RIG_TIMEOUT_MS 60000
 #define RIG_GRACE_MS 5000
+#define RIG_COMMANDS 32
 
 struct rig {
 	struct entity *e;
@@ -18,17 +20,14 @@ struct rig {
 	int64_t now_us;
 	int64_t wake_us; /* the wish; 0: none */
 	bool gone;
-	struct entity_command commands[16];
-	char names[16][16];
+	struct entity_command commands[RIG_COMMANDS];
+	char names[RIG_COMMANDS][16];
 	size_t command_count;
 };
 
-void rig_init(struct rig *r);
-void rig_release(struct rig *r);
-
-/* The lines since the last look, joined by "; ". */
-#define rig_expect(r, text) rig_expect_at((r), (text), __FILE__, __LINE__)
-void rig_expect_at(struct rig *r, const char *text, const char *file, int line);
+/* A machine under another host, whose argument begins with the rig (rig_wake_at wants that). */
+void rig_init_with(struct rig *r, const struct entity_host *ops, void *host);
+void rig_wake_at(void *host, struct mono_time at);
 
 /* A command named name, whose payload is a "Payload" with the name's bytes. */
 struct entity_command *rig_command(struct rig *r, const char *name);
@@ -52,6 +51,12 @@ void rig_failure_reply(struct rig *r, int64_t id, const char *text, bool restart
 void rig_no_action(struct rig *r, int64_t id);
 void rig_failure(struct rig *r, int64_t id, const char *text);
 
+/* Of es_log.c. */
+void rig_init(struct rig *r);
+void rig_release(struct rig *r);
+/* The lines since the last look, joined by "; ". */
+#define rig_expect(r, text) rig_expect_at((r), (text), __FILE__, __LINE__)
+void rig_expect_at(struct rig *r, const char *text, const char *file, int line);
 /* Loads an entity without records and sends it the first command: the log is empty then. */
 void rig_start(struct rig *r);
 
