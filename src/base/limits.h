@@ -30,6 +30,8 @@
 #define LIMIT_TAIL_BYTES (16 * MIB)		 /* newest appends kept for subscribers */
 #define LIMIT_TAIL_APPENDS ((size_t)16384)	 /* the same, in appends; a power of two */
 #define LIMIT_READ_FILTERS ((size_t)1000)	 /* types and prefixes of one read: all are compared */
+#define LIMIT_REASON_BYTES ((size_t)1000)	 /* why something was deleted: a sentence or two */
+#define LIMIT_ERASE_STREAMS ((size_t)4000)	 /* of a prefix in one atomic act; more are more acts */
 #define LIMIT_PAGE_ITEMS ((size_t)1000)		 /* one page of a unary list */
 #define LIMIT_SERVICE_NAME_BYTES ((size_t)400)	 /* part of a stream's name, with room for a prefix */
 #define LIMIT_SESSION_SERVICES ((size_t)1000)	 /* that one process serves */

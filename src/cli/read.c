@@ -29,7 +29,8 @@ struct read_options {
 	{.name = "prefixes", .type = SETTING_STRING, .offset = offsetof(struct read_options, prefixes), \
 	 .value_name = "A,B,...", .help = "Only records of streams whose name begins with one of these."}, \
 	{.name = "kinds", .type = SETTING_STRING, .offset = offsetof(struct read_options, kinds), \
-	 .value_name = "event,snapshot", .help = "Only records of these kinds."}, \
+	 .value_name = "event,snapshot", \
+	 .help = "Only records of these kinds: event, snapshot, delete, truncate, erase."}, \
 	{.name = "system", .type = SETTING_BOOL, .offset = offsetof(struct read_options, system), \
 	 .help = "The journal's own streams too, whose names begin with $."}
 
@@ -150,12 +151,13 @@ static bool kinds_of(const char *text, uint32_t *ret)
 	bool ok = true;
 
 	for (size_t i = 0; i < n; i++) {
-		if (span_eq_str(items[i], "event"))
-			*ret |= 1u << RECORD_EVENT;
-		else if (span_eq_str(items[i], "snapshot"))
-			*ret |= 1u << RECORD_SNAPSHOT;
-		else
-			ok = false;
+		uint32_t kind = RECORD_EVENT;
+
+		while (kind < 32 && !span_eq_str(items[i], record_kind_name(kind)))
+			kind++;
+		ok = ok && kind < 32;
+		if (kind < 32)
+			*ret |= 1u << kind;
 	}
 	mem_free(items);
 	return ok;
@@ -189,7 +191,8 @@ static enum cli_exit query_of(struct read_run *run, const struct cli_args *args)
 			return cli_usage(run->self, "--to %s is no number", o->to);
 	}
 	if (!kinds_of(o->kinds, &q->kinds))
-		return cli_usage(run->self, "--kinds %s: they are event and snapshot", o->kinds);
+		return cli_usage(run->self,
+				 "--kinds %s: they are event, snapshot, delete, truncate and erase", o->kinds);
 	q->types = cli_split(o->types, &n);
 	q->type_count = n;
 	q->stream_prefixes = cli_split(o->prefixes, &n);

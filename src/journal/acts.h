@@ -84,4 +84,31 @@ struct journal_fence {
 	uint8_t session[RECORD_ID_BYTES]; /* by_session; as found of a grant: who holds it */
 };
 
+/* ---- deleting, truncating, erasing ------------------------------------------------------------- */
+
+/* One act upon streams; what it withholds is withheld once it is answered. Refused: ERR_NOT_FOUND (there is no
+ * such stream), ERR_CONFLICT (a sequence is beyond the newest, which the refusal tells; or the stream has grown
+ * since before_position was looked up). One that changes nothing writes nothing. */
+struct journal_withhold {
+	uint32_t kind; /* RECORD_DELETE, _TRUNCATE, _ERASE */
+	const struct span *streams;
+	size_t stream_count; /* 1, but for erasing */
+	struct span reason;  /* 1 to LIMIT_REASON_BYTES bytes */
+	struct span actor;
+	/* Truncate: what is below the sequence. The position is that of the first record given that has the
+	 * sequence or a later one; without, the newest sequence must be the one before: all goes. */
+	uint64_t before_sequence, before_position;
+	bool has_before_position;
+	/* Erase: events with these sequences, inclusive; both 0: the stream as a whole. Snapshots at or after
+	 * the first go with them, unless they are kept. */
+	uint64_t from_sequence, to_sequence;
+	bool keep_snapshots;
+	/* Erase: also a record in "$acts", of the prefix and how many streams it stands for in all. */
+	bool has_prefix;
+	struct span prefix;
+	uint64_t prefix_streams;
+};
+enum err_code journal_withhold_new(const struct journal *j, const struct journal_withhold *request,
+				   struct append **ret, struct append_refusal *ret_refusal);
+
 #endif

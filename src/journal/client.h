@@ -220,4 +220,28 @@ void client_list_streams(struct client *c, struct span prefix, bool include_syst
 				      const struct client_error *error, void *arg),
 			 void *arg);
 
+/* ---- acts ------------------------------------------------------------------------------------------- */
+
+struct client_withheld {
+	uint64_t stream_count; /* that were touched */
+	bool nothing;	       /* it was so already: nothing was written */
+	uint64_t sequence;     /* of the one stream, after it; 0 if there are more */
+	struct client_cursor cursor;
+};
+/* Exactly once; acted is NULL when error->code is not GRPC_OK. A lost connection leaves the outcome unknown:
+ * asking again does no harm. */
+typedef void client_withhold_fn(const struct client_withheld *acted, const struct client_error *error, void *arg);
+void client_delete(struct client *c, struct span stream, struct span reason, int64_t deadline_ms,
+		   client_withhold_fn *done, void *arg);
+void client_truncate(struct client *c, struct span stream, uint64_t before_sequence, struct span reason,
+		     int64_t deadline_ms, client_withhold_fn *done, void *arg);
+struct client_erasure {
+	struct span stream, prefix; /* one of them */
+	struct span reason;
+	uint64_t from_sequence, to_sequence; /* of a stream; both 0: all, to 0: from alone */
+	bool keep_snapshots;
+};
+void client_erase(struct client *c, const struct client_erasure *erasure, int64_t deadline_ms,
+		  client_withhold_fn *done, void *arg);
+
 #endif

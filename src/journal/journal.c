@@ -6,9 +6,11 @@
 #include "base/must.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "base/plant.h"
 #include "base/random.h"
 #include "journal/internal.h"
 #include "journal/read.h"
+#include "journal/withhold.h"
 
 #define JOURNAL_MAGIC 0x6a726e6cu
 #define READER_THREADS 2
@@ -70,7 +72,11 @@ void journal_committed(struct journal *j, uint64_t head, struct wall_time last_c
 	atomic_store(&j->last_commit_us, last_commit.us);
 	atomic_store(&j->head, head);
 	metric_set(METRIC_JOURNAL_HEAD, (int64_t)head);
-	if (count > 0)
+	/* What an act withholds must not be given from the ring either: it begins anew behind the batch. */
+	bool withheld = false;
+	for (size_t i = 0; i < count && !plant("erased-served-from-tail"); i++)
+		withheld = withheld || withhold_is_in(appends[i]);
+	if (count > 0 && !withheld)
 		tail_publish(j->tail, appends, count, head);
 	else
 		tail_skip(j->tail, head);

@@ -258,6 +258,9 @@ struct journal_load {
 	struct span stream;
 	bool has_at_sequence;
 	uint64_t at_sequence;
+	/* Erased events are left out; else they end the load with ERR_CONFLICT, "erased: ...". (Those of a
+	 * stream that was erased as a whole afterwards are left out in either case.) */
+	bool skip_erased;
 	struct journal_cursor not_before; /* incarnation 0: none */
 };
 enum err_code journal_load_open(struct journal *j, const struct journal_load *load, struct mailbox *mailbox,

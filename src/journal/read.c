@@ -357,6 +357,7 @@ enum err_code journal_load_open(struct journal *j, const struct journal_load *lo
 	r->kinds = 1u << RECORD_EVENT;
 	r->has_at_sequence = load->has_at_sequence;
 	r->load_at = load->has_at_sequence ? load->at_sequence : UINT64_MAX;
+	r->skip_erased = load->skip_erased;
 	r->not_before = load->not_before;
 	*ret = r;
 	return ERR_OK;

@@ -62,6 +62,8 @@ struct journal_read {
 	bool from_by_time, to_by_time;
 	uint64_t from_time_us, to_time_us;
 	uint64_t load_at, load_newest;
+	uint64_t erased_below; /* load: what is below the position and erased is left out */
+	bool skip_erased;
 	uint64_t told; /* live: the position in the last page, or by sequence 0 */
 	bool told_caught_up;
 

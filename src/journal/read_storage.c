@@ -4,6 +4,7 @@
 
 #include "journal/read.h"
 
+#include "base/arena.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
@@ -213,6 +214,50 @@ static struct storage_query query_of(const struct journal_read *r, uint64_t belo
 	return q;
 }
 
+/* Load: leaves out or refuses what has been erased, of the run from `start` on. */
+static enum err_code check_erased(struct journal_read *r, struct journal_page *page, size_t start,
+				  struct err *err)
+{
+	struct span run = span_skip(buf_span(&page->body), start);
+	uint8_t *to = page->body.p + start;
+	while (run.n > 0) {
+		struct span entry, whole;
+		enum err_code code = record_next(&run, &entry, &whole, err);
+		if (code)
+			return code;
+		if (record_has_body(entry)) {
+			memmove(to, whole.p, whole.n);
+			to += whole.n;
+			continue;
+		}
+		struct record_view v;
+		if (!r->skip_erased && record_position(entry) >= r->erased_below) {
+			code = record_decode_trusted(entry, &v, err);
+			return code ? code
+				    : err_set(err, ERR_CONFLICT,
+					      "erased: event %llu of stream \"%.*s\" has been erased: load with "
+					      "erased = SKIP to go on without it",
+					      (unsigned long long)v.sequence, SPAN_ARG(r->name));
+		}
+		page->records--;
+	}
+	page->body.n = (size_t)(to - page->body.p);
+	return ERR_OK;
+}
+
+/* Where an erasure of the stream as a whole stands, if there is one. */
+static enum err_code load_erased(struct journal_read *r, struct storage_reader *reader, struct err *err)
+{
+	struct storage_stream_info info = {0};
+	struct arena arena;
+	bool exists = false;
+	arena_init(&arena, 4 * KIB);
+	enum err_code code = storage_stat(reader, r->name, &arena, &info, &exists, err);
+	r->erased_below = exists ? info.erased_below : 0;
+	arena_release(&arena);
+	return code;
+}
+
 /* One read of storage into the page; *scanned is what the page has looked through. */
 static enum err_code read_more(struct journal_read *r, struct storage_reader *reader,
 			       struct journal_page *page, uint64_t below, size_t *scanned, bool *ret_full,
@@ -260,6 +305,8 @@ static enum err_code read_more(struct journal_read *r, struct storage_reader *re
 			r->records_left -= sp.records;
 		stop = r->records_left == 0;
 	}
+	if (!code && r->load)
+		code = check_erased(r, page, start, err);
 	r->ended = !r->live && (sp.end || stop);
 	r->to_tail = r->live && sp.end && page->records == 0;
 	*ret_full = sp.end; /* there is no more to put into it */
@@ -286,6 +333,9 @@ static enum err_code load_begin(struct journal_read *r, struct storage_reader *r
 		return code;
 	r->load_newest = sp.records > 0 ? v.sequence : 0;
 	page->body.n = 0;
+	code = load_erased(r, reader, err);
+	if (code)
+		return code;
 	uint64_t snapshot_sequence = 0;
 	code = storage_snapshot(reader, r->name, r->load_at, r->below, &page->body, err);
 	if (code && code != ERR_NOT_FOUND)
@@ -299,6 +349,10 @@ static enum err_code load_begin(struct journal_read *r, struct storage_reader *r
 	}
 	r->by_sequence = true;
 	r->at = snapshot_sequence + 1;
+	if (!snapshot_sequence && r->erased_below) { /* nothing before it is given */
+		r->by_sequence = false;
+		r->at = r->erased_below;
+	}
 	if (r->has_at_sequence)
 		r->filter.max_sequence = r->load_at;
 	/* Also with at_sequence 0, which max_sequence could not say. */

@@ -34,6 +34,9 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		{.path = JOURNAL_METHOD("WatchGrants"), .open = service_watch_grants_open, .arg = s},
 		{.path = JOURNAL_METHOD("Stat"), .unary = service_stat, .arg = s},
 		{.path = JOURNAL_METHOD("ListStreams"), .unary = service_list_streams, .arg = s},
+		{.path = JOURNAL_METHOD("Delete"), .unary = service_delete, .arg = s},
+		{.path = JOURNAL_METHOD("Truncate"), .unary = service_truncate, .arg = s},
+		{.path = JOURNAL_METHOD("Erase"), .unary = service_erase, .arg = s},
 	};
 
 	_Static_assert(sizeof(methods) == sizeof(s->methods), "the table has room for every method");

@@ -292,6 +292,9 @@ static enum err_code read_call_start_load(struct read_call *rc, struct span mess
 	    service_cursor_of(pb->not_before, "not_before", &load.not_before, err))
 		return err->code;
 	load.stream = pb_span(pb->stream);
+	if (pb->erased > CAIRN__JOURNAL__V1__LOAD_REQUEST__ERASED__SKIP)
+		return err_set(err, ERR_INVALID, "erased: %d is unknown: FAIL and SKIP are known", (int)pb->erased);
+	load.skip_erased = pb->erased == CAIRN__JOURNAL__V1__LOAD_REQUEST__ERASED__SKIP;
 	if (pb->has_at_sequence_case == CAIRN__JOURNAL__V1__LOAD_REQUEST__HAS_AT_SEQUENCE_AT_SEQUENCE) {
 		load.has_at_sequence = true;
 		load.at_sequence = pb->at_sequence;

@@ -1,0 +1,122 @@
+"""Deleting, truncating and erasing by the command line, against a real cairnd on both backends."""
+
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+
+import tools
+
+
+@pytest.fixture(params=["memory", "file"])
+def cairnd(lab, request):
+    return lab.cairnd(storage="memory") if request.param == "memory" else lab.cairnd()
+
+
+class Result:
+    def __init__(self, done):
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def rows(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def cairn(cairnd):
+    def run(*arguments, **more):
+        return Result(subprocess.run([tools.program("cairn"), *arguments], capture_output=True, timeout=30,
+                                     env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % cairnd.port}, **more))
+    return run
+
+
+def fill(cairn, *streams, events=3):
+    for stream in streams:
+        for n in range(events):
+            done = cairn("append", stream, "secret %d of %s" % (n + 1, stream), "--type", "Said")
+            assert done.code == 0, done.err
+
+
+def read(cairn, *arguments):
+    done = cairn("read", "-o", "jsonl", *arguments)
+    assert done.code == 0, done.err
+    return done.rows()
+
+
+def test_delete(cairn):
+    fill(cairn, "cart|1", "cart|2")
+    done = cairn("delete", "cart|1", "--reason", "closed", "--yes", "-o", "jsonl")
+    assert done.code == 0, done.err
+    (row,) = done.rows()
+    assert (row["did"], row["what"], row["streams"], row["sequence"]) == ("deleted", "cart|1", 1, 4)
+    assert [(r["kind"], r["sequence"]) for r in read(cairn, "cart|1")] == [("delete", 4)]
+    assert [r["stream"] for r in read(cairn, "--category", "cart")] == 3 * ["cart|2"] + ["cart|1"]
+    assert cairn("append", "cart|1", "again", "--expect", "none").code == 0
+    assert read(cairn, "cart|1")[-1]["sequence"] == 5
+    stat = cairn("stat", "cart|1", "-o", "jsonl").rows()[0]
+    assert (stat["records"], stat["sequence"]) == (1, 5)
+    again = cairn("delete", "cart|2", "--reason", "closed", "--yes", "-o", "jsonl")
+    assert again.rows()[0]["did"] == "deleted"
+    again = cairn("delete", "cart|2", "--reason", "closed", "--yes", "-o", "jsonl")
+    assert again.rows()[0]["did"].startswith("nothing")
+
+
+def test_truncate(cairn):
+    fill(cairn, "s", events=5)
+    done = cairn("truncate", "s", "--before", "4", "--reason", "old", "--yes", "-o", "jsonl")
+    assert done.code == 0, done.err
+    assert [(r["kind"], r["sequence"]) for r in read(cairn, "s")] == [
+        ("event", 4), ("event", 5), ("truncate", 5)]
+    done = cairn("truncate", "s", "--before", "7", "--reason", "old", "--yes")
+    assert done.code == 1 and b"its newest is 5" in done.err
+    assert cairn("truncate", "s", "--before", "6", "--reason", "old", "--yes").code == 0
+    assert [r["kind"] for r in read(cairn, "s")] == ["truncate", "truncate"]
+    assert cairn("append", "s", "x", "--expect", "none").code == 0
+
+
+def test_erase_one_event_a_stream_and_a_prefix(cairn):
+    fill(cairn, "user|1", "user|2", "user|30", "other")
+    assert cairn("erase", "user|1", "--from", "2", "--reason", "asked", "--yes").code == 0
+    rows = read(cairn, "user|1")
+    assert [r.get("erased", False) for r in rows] == [False, True, False, False]
+    assert b"secret 2" not in cairn("read", "user|1", "-o", "json").out
+    done = cairn("erase", "--prefix", "user|", "--reason", "asked by her", "--yes", "-o", "jsonl")
+    assert done.code == 0, done.err
+    assert done.rows()[0]["streams"] == 3
+    everything = cairn("read", "-o", "jsonl")
+    assert b"of user" not in everything.out and everything.out.count(b"secret") == 3
+    (act,) = read(cairn, "$acts")
+    assert act["kind"] == "erase" and act["actor"].startswith("ip:")
+    assert cairn("erase", "--prefix", "nobody", "--reason", "x", "--yes").code == 1
+
+
+def test_who_takes_away_says_why_and_means_it(cairn):
+    fill(cairn, "s")
+    for command in (["delete", "s"], ["truncate", "s", "--before", "2"], ["erase", "s"]):
+        done = cairn(*command, "--yes")
+        assert done.code == 2 and b"--reason" in done.err
+        done = cairn(*command, "--reason", "x", stdin=subprocess.DEVNULL)
+        assert done.code == 2 and b"--yes" in done.err
+    for wrong in (["delete"], ["truncate", "s"], ["erase"], ["erase", "s", "--prefix", "s"],
+                  ["erase", "s", "--to", "2"]):
+        assert cairn(*wrong, "--reason", "x", "--yes").code == 2
+    done = cairn("delete", "$sessions", "--reason", "x", "--yes")
+    assert done.code == 2 and b"journal's own" in done.err, done.err
+    assert len(read(cairn, "s")) == 3
+
+
+@pytest.mark.parametrize("answer,code,left", [(b"no\n", 1, 3), (b"yes\n", 0, 1)])
+def test_on_a_terminal_it_asks(cairnd, cairn, answer, code, left):
+    fill(cairn, "s")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([tools.program("cairn"), "delete", "s", "--reason", "x"], stdin=theirs,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % cairnd.port})
+    os.close(theirs)
+    os.write(ours, answer)
+    out, err = process.communicate(timeout=30)
+    os.close(ours)
+    assert process.returncode == code, err
+    assert b"Type yes" in err
+    assert len(read(cairn, "s")) == left
