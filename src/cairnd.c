@@ -262,6 +262,19 @@ static size_t worker_count(const struct conf *conf)
 	return processors < 1 ? 1 : processors > WORKERS_MAX ? WORKERS_MAX : (size_t)processors;
 }
 
+/* Somebody else has the address. If it is the one who has the directory too, that says more. */
+static void app_explain_taken(const struct app *app, struct err *err)
+{
+	struct storage_config config = {.clock = &clock_system, .read_only = true};
+	struct storage *storage;
+	struct err why = {0};
+
+	if (storage_open(app->conf.storage, &config, &storage, &why) == ERR_OK)
+		storage_close(storage);
+	else if (why.code == ERR_CONFLICT)
+		*err = why;
+}
+
 static enum err_code app_open(struct app *app, struct err *err)
 {
 	struct journal_config journal = {
@@ -274,12 +287,17 @@ static enum err_code app_open(struct app *app, struct err *err)
 	};
 	struct grpc_server_config server = {.listen = app->conf.listen};
 
-	if (journal_open(&journal, &app->journal, err))
-		return err->code;
 	app->loop_count = worker_count(&app->conf);
 	for (size_t i = 0; i < app->loop_count; i++)
 		app->loops[i] = loop_new();
 	app->server = grpc_server_new(&server, app->loops, app->loop_count);
+	/* Before anything is made on the disk for a server that will not run. */
+	if (grpc_server_bind(app->server, err)) {
+		app_explain_taken(app, err);
+		return err->code;
+	}
+	if (journal_open(&journal, &app->journal, err))
+		return err->code;
 	app->service = journal_service_new(app->journal, app->server, app->loops, app->loop_count);
 	app->health = grpc_health_new(app->server);
 	grpc_health_set(app->health, "", true);

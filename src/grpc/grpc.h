@@ -217,13 +217,13 @@ struct grpc_server *grpc_server_new(const struct grpc_server_config *config, str
 /* Before listening. The table must outlive the server. */
 void grpc_server_add(struct grpc_server *server, const struct grpc_method *methods, size_t n);
 /* For paths that are in no table: true if it has bound the call. Without it: UNIMPLEMENTED. */
-void grpc_server_set_resolver(struct grpc_server *server,
-			      bool (*open)(struct grpc_call *call, void *arg), void *arg);
+void grpc_server_set_resolver(struct grpc_server *server, bool (*open)(struct grpc_call *call, void *arg), void *arg);
 /* Requests that are not gRPC, on HTTP/1.1 and HTTP/2. Without it: 404. */
 void grpc_server_set_http(struct grpc_server *server,
-			  void (*handle)(struct http_exchange *x, const struct http_request *request,
-					 void *arg),
+			  void (*handle)(struct http_exchange *x, const struct http_request *request, void *arg),
 			  void *arg);
+/* Takes the address only, to know early that it can be had. Listening does it, where it was not done. */
+enum err_code grpc_server_bind(struct grpc_server *server, struct err *err);
 enum err_code grpc_server_listen(struct grpc_server *server, struct err *err);
 int grpc_server_port(const struct grpc_server *server); /* the port that was bound */
 /* Stops accepting, sends GOAWAY, lets calls end; done(arg) on the first loop when none is left or after grace_ms,

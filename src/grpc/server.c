@@ -296,7 +296,7 @@ static int server_bind_one(const struct addrinfo *ai)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (ai->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0 && listen(fd, SERVER_BACKLOG) == 0)
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0)
 		return fd;
 	int saved = errno;
 	close(fd);
@@ -304,8 +304,10 @@ static int server_bind_one(const struct addrinfo *ai)
 	return -1;
 }
 
-static enum err_code server_bind(struct grpc_server *server, struct err *err)
+enum err_code grpc_server_bind(struct grpc_server *server, struct err *err)
 {
+	must(server->magic == SERVER_MAGIC);
+	must(server->fd < 0);
 	char host[ADDR_HOST_BYTES], port[8];
 	int port_number;
 	enum err_code rc = addr_split(server->listen, host, &port_number, err);
@@ -317,7 +319,6 @@ static enum err_code server_bind(struct grpc_server *server, struct err *err)
 	if (r)
 		return err_set(err, ERR_INVALID, "listen on %s: %s", server->listen, gai_strerror(r));
 	/* All interfaces: an IPv6 socket takes IPv4 too, so it goes first. */
-	server->fd = -1;
 	for (int pass = 0; pass < 2 && server->fd < 0; pass++)
 		for (struct addrinfo *ai = list; ai && server->fd < 0; ai = ai->ai_next)
 			if (host[0] || (ai->ai_family == AF_INET6) == (pass == 0))
@@ -326,6 +327,11 @@ static enum err_code server_bind(struct grpc_server *server, struct err *err)
 	freeaddrinfo(list);
 	if (server->fd < 0)
 		return err_set_errno(err, ERR_IO, saved, "listen on %s", server->listen);
+	struct sockaddr_storage addr;
+	socklen_t addr_n = sizeof(addr);
+	must(getsockname(server->fd, (struct sockaddr *)&addr, &addr_n) == 0);
+	server->port = addr.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)(void *)&addr)->sin6_port)
+						  : ntohs(((struct sockaddr_in *)(void *)&addr)->sin_port);
 	return ERR_OK;
 }
 
@@ -333,14 +339,12 @@ enum err_code grpc_server_listen(struct grpc_server *server, struct err *err)
 {
 	must(server->magic == SERVER_MAGIC);
 	must(!server->accepting);
-	enum err_code rc = server_bind(server, err);
+	enum err_code rc = server->fd < 0 ? grpc_server_bind(server, err) : ERR_OK;
 	if (rc)
 		return rc;
-	struct sockaddr_storage addr;
-	socklen_t addr_n = sizeof(addr);
-	must(getsockname(server->fd, (struct sockaddr *)&addr, &addr_n) == 0);
-	server->port = addr.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)(void *)&addr)->sin6_port)
-						  : ntohs(((struct sockaddr_in *)(void *)&addr)->sin_port);
+	/* Two that have only bound an address may both have it; one listens. */
+	if (listen(server->fd, SERVER_BACKLOG) < 0)
+		return err_set_errno(err, ERR_IO, errno, "listen on %s", server->listen);
 	struct loop *first = server->loops[0].loop;
 	event_assign(&server->accept, loop_base(first), server->fd, EV_READ | EV_PERSIST,
 		     server_on_acceptable, server);
@@ -530,6 +534,8 @@ void grpc_server_free(struct grpc_server *server)
 		return;
 	must(server->magic == SERVER_MAGIC);
 	server_stop_accepting(server);
+	if (server->fd >= 0)
+		close(server->fd);
 	for (size_t i = 0; i < server->loop_count; i++) {
 		/* A connection may still be on its way in the mailbox. */
 		mailbox_drain(loop_mailbox(server->loops[i].loop));

@@ -41,12 +41,24 @@ struct recovery {
 
 /* --- what is there -------------------------------------------------------------------------------------- */
 
+/* A file of ours that was being made when the process died. Others' files are not ours to delete. */
+static bool is_unfinished(const char *name)
+{
+	char of[SEGMENT_NAME_BYTES];
+	uint64_t number, first;
+	size_t n = strlen(name);
+	if (n < 4 || strcmp(name + n - 4, ".new") != 0 || n - 4 >= sizeof(of))
+		return false;
+	memcpy(of, name, n - 4);
+	of[n - 4] = '\0';
+	return strcmp(of, "clean") == 0 || file_segment_name_parse(of, &number, &first);
+}
+
 static void on_name(const char *name, void *arg)
 {
 	struct recovery *r = arg;
-	struct span s = span_str(name);
 	struct found_segment it;
-	if (s.n > 4 && span_eq_str(span_skip(s, s.n - 4), ".new")) {
+	if (is_unfinished(name)) {
 		r->unfinished = mem_xrealloc(r->unfinished, (r->unfinished_n + 1) * sizeof(char *));
 		r->unfinished[r->unfinished_n++] = mem_xstrdup(name);
 		return;

@@ -65,8 +65,13 @@ def test_a_second_one_on_the_same_folder_names_the_first(lab, cairnd):
 
 
 def test_a_port_that_is_taken(lab, cairnd):
-    second = run_cairnd("--listen", "127.0.0.1:%d" % cairnd.port, "--storage", "memory")
-    assert second.returncode == 1 and str(cairnd.port) in second.stderr
+    for storage in ["memory", "file:%s" % (lab.folder / "nothing-here")]:
+        second = run_cairnd("--listen", "127.0.0.1:%d" % cairnd.port, "--storage", storage)
+        assert second.returncode == 1 and str(cairnd.port) in second.stderr
+    assert not (lab.folder / "nothing-here").exists()  # nothing is made for a server that does not run
+    # The one who has the address has the folder, too: that says more.
+    second = run_cairnd("--listen", "127.0.0.1:%d" % cairnd.port, "--storage", "file:%s" % (lab.folder / "data"))
+    assert second.returncode == 1 and str(cairnd.pid) in second.stderr, second.stderr
 
 
 @pytest.mark.parametrize("arguments, words", [

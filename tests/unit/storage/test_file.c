@@ -138,6 +138,33 @@ static void overwrite(const struct rig *r, const char *name, const char *text)
 	cr_assert_eq(fclose(f), 0);
 }
 
+Test(file, deletes_what_it_has_left_unfinished_and_nothing_else)
+{
+	static const char *const ours[] = {"clean.new", "0000000002-00000000000000000001.segment.new"};
+	static const char *const others[] = {"notes.new", ".new", "segment.new", "0000000002.segment.new",
+					     "clean.new.new", "my-0000000002-00000000000000000001.segment.new"};
+	struct rig rig;
+	struct storage *s;
+	rig_init(&rig);
+	cr_assert_eq(open_file(&rig, false, NULL, &s), ERR_OK);
+	cr_assert_eq(rig_append(&rig, s, "a", 1), STORAGE_OK);
+	storage_close(s);
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		overwrite(&rig, ours[i], "unfinished");
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
+		overwrite(&rig, others[i], "somebody's");
+	cr_assert_eq(open_file(&rig, true, NULL, &s), ERR_OK, "%s", rig.err.text);
+	storage_close(s);
+	cr_assert(rig_has(&rig, ours[0]));
+	cr_assert_eq(open_file(&rig, false, NULL, &s), ERR_OK, "%s", rig.err.text);
+	storage_close(s);
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		cr_expect(!rig_has(&rig, ours[i]), "%s", ours[i]);
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
+		cr_expect(rig_has(&rig, others[i]), "%s", others[i]);
+	rig_release(&rig);
+}
+
 Test(file, an_index_that_cannot_be_used_is_made_anew)
 {
 	struct rig rig;
