@@ -31,6 +31,7 @@ struct file_options {
 	size_t recent_records;
 	size_t index_map_bytes; /* address space at first; it grows */
 	bool index_by_hand;     /* no indexer thread: file_index_now() */
+	const _Atomic int *index_fault; /* NULL, or the enum err_code with which writes of the index fail */
 };
 extern const struct file_options file_options_default;
 

@@ -6,14 +6,17 @@
 #include "storage/file/index_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
 
 #define MAX_READERS 512
+#define CONDEMNED "damaged"
 
 enum err_code file_index_fail(struct err *err, int r, const char *what)
 {
@@ -113,9 +116,30 @@ void file_index_close(struct index *index)
 	mem_free(index);
 }
 
+void file_index_condemn(const char *dir)
+{
+	char *path = mem_xprintf("%s/" CONDEMNED, dir);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+	if (fd >= 0)
+		close(fd);
+	else
+		log_warn("the next start will not know that the index is damaged: delete it by hand before",
+			 LOG_STR("index", dir), LOG_STR("error", strerror(errno)));
+	mem_free(path);
+}
+
+bool file_index_is_condemned(const char *dir)
+{
+	char *path = mem_xprintf("%s/" CONDEMNED, dir);
+	bool is = access(path, F_OK) == 0;
+	mem_free(path);
+	return is;
+}
+
 enum err_code file_index_delete(const char *dir, struct err *err)
 {
-	static const char *const files[] = {"data.mdb", "lock.mdb"};
+	/* The mark of its damage goes last: a start that dies in between begins again. */
+	static const char *const files[] = {"data.mdb", "lock.mdb", CONDEMNED};
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
 		char *path = mem_xprintf("%s/%s", dir, files[i]);
 		int r = unlink(path) < 0 && errno != ENOENT ? errno : 0;

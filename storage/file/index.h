@@ -46,6 +46,9 @@ enum err_code file_index_open(const char *dir, size_t map_bytes, bool read_only,
 			      struct err *err);
 void file_index_close(struct index *index); /* NULL is fine */
 /* Deletes its files; the index is closed. */
+/* A write has found the index damaged: the next start makes it anew. The mark of that is a file in it. */
+void file_index_condemn(const char *dir);
+bool file_index_is_condemned(const char *dir);
 enum err_code file_index_delete(const char *dir, struct err *err);
 
 /* Moves a table into the index, with places of the segment being written (NULL: none) up to the mark, in

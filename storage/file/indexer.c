@@ -45,7 +45,9 @@ enum err_code file_index_table(struct file_store *s, const struct recent *table,
 	if (code)
 		return code;
 	bool last = segment == file_segments_last(&s->segments);
-	code = file_index_write(s->index, table, &mark, last ? segment : NULL, err);
+	int fault = s->options.index_fault ? atomic_load(s->options.index_fault) : ERR_OK;
+	code = fault ? err_set(err, (enum err_code)fault, "index: a test lets it fail")
+		     : file_index_write(s->index, table, &mark, last ? segment : NULL, err);
 	file_segment_put(&s->segments, segment);
 	return code;
 }
@@ -79,8 +81,13 @@ static enum err_code move_one(struct file_store *s, struct err *err)
 		return ERR_OK;
 	struct mono_time begun = clock_mono(s->clock);
 	enum err_code code = file_index_table(s, table, err);
-	if (code)
+	metric_set(METRIC_FILE_INDEX_FAILING, code != ERR_OK);
+	if (code) {
+		metric_add(METRIC_FILE_INDEX_ERRORS, 1);
+		if (code == ERR_CORRUPT)
+			file_index_condemn(s->index_dir);
 		return code;
+	}
 	metric_observe_us(METRIC_FILE_INDEX_SECONDS, mono_since_us(clock_mono(s->clock), begun));
 	metric_add(METRIC_FILE_INDEXED, (int64_t)table->n);
 	drop_table(s);
@@ -122,7 +129,12 @@ static void *indexer_main(void *arg)
 		move_one(s, &err);
 		must(pthread_mutex_lock(&s->indexer_lock) == 0);
 		if (err.code && !s->indexer_err.code)
-			log_warn("the index could not be written, will be tried again", LOG_ERR(&err));
+			log_warn(err.code == ERR_CORRUPT
+					 ? "the index is damaged, a restart makes it anew: appends go on as long "
+					   "as there is room in memory"
+					 : "the index could not be written, will be tried again: appends go on "
+					   "as long as there is room in memory",
+				 LOG_ERR(&err));
 		else if (!err.code && s->indexer_err.code)
 			log_info("the index can be written again", LOG_STR("index", s->index_dir));
 		s->indexer_err = err;

@@ -557,7 +557,8 @@ static enum err_code begin(struct recovery *r, uint64_t size, size_t *ret_segmen
 	*ret_segment = 0;
 	*ret_offset = SEGMENT_HEADER_BYTES;
 	*ret_position = 0;
-	bool use = r->marked && mark_is_in_log(r, ret_position);
+	bool condemned = file_index_is_condemned(s->index_dir);
+	bool use = r->marked && !condemned && mark_is_in_log(r, ret_position);
 	if (use) {
 		first = r->mark.position + 1;
 		*ret_segment = (size_t)r->mark.segment - 1;
@@ -565,7 +566,10 @@ static enum err_code begin(struct recovery *r, uint64_t size, size_t *ret_segmen
 	} else if (r->marked && !plant("index-mark-ahead-of-log")) {
 		code = check_before_remake(r, size, err);
 		if (!code)
-			code = remake_index(s, "its mark is not in the log", err);
+			code = remake_index(s, condemned ? "a write has found it damaged"
+							 : "its mark is not in the log", err);
+	} else if (condemned) {
+		code = remake_index(s, "a write has found it damaged", err);
 	} else if (s->read_only && s->segments.count > 1) {
 		code = remake_index(s, "it is empty", err);
 	}

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "base/endian.h"
+#include "base/log.h"
+#include "base/metrics.h"
 #include "helper.h"
 #include "storage/file/file.h"
 
@@ -187,6 +189,128 @@ Test(file, an_index_that_cannot_be_used_is_made_anew)
 	cr_assert_eq(fact.sequence, 10u);
 	arena_release(&a);
 	storage_close(s);
+	rig_release(&rig);
+}
+
+static enum err_code open_faulty(struct rig *r, const _Atomic int *fault, struct storage **ret)
+{
+	struct file_options options = file_options_default;
+	struct storage_config config = {.clock = &clock_system, .location = span_str(r->dir)};
+	options.recent_records = 50;
+	options.segment_bytes = 16 * KIB;
+	options.index_fault = fault;
+	r->err = (struct err){0};
+	return file_open_with(&config, &options, ret, &r->err);
+}
+
+static bool wait_for(int64_t more_than, int64_t now(void))
+{
+	for (int i = 0; i < 10000 && now() <= more_than; i++)
+		usleep(1000);
+	return now() > more_than;
+}
+
+static int64_t index_errors(void)
+{
+	return metric_get(METRIC_FILE_INDEX_ERRORS);
+}
+
+static int64_t indexed(void)
+{
+	return metric_get(METRIC_FILE_INDEXED);
+}
+
+static void collect(struct span line, void *arg)
+{
+	cr_assert_eq(buf_append_span(arg, line), ERR_OK);
+}
+
+/* Appends until it is refused; returns how many were taken. */
+static uint64_t append_all(struct rig *r, struct storage *s, uint64_t have, uint64_t most)
+{
+	uint64_t n = 0;
+	while (n < most && rig_append(r, s, "a", have + n + 1) == STORAGE_OK)
+		n++;
+	return n;
+}
+
+Test(file, while_the_index_cannot_be_written_appends_go_on_in_bounded_memory)
+{
+	struct rig rig;
+	struct storage *s;
+	struct buf text;
+	_Atomic int fault = ERR_OK;
+	rig_init(&rig);
+	buf_init(&text, MIB);
+	log_setup(LOG_INFO, LOG_LOGFMT);
+	log_set_sink(collect, &text);
+	cr_assert_eq(open_faulty(&rig, &fault, &s), ERR_OK, "%s", rig.err.text);
+	/* It comes back: what has waited is moved, and nobody has noticed. */
+	fault = ERR_IO;
+	int64_t errors = index_errors();
+	uint64_t n = append_all(&rig, s, 0, 150);
+	cr_assert_eq(n, 150u, "%s", rig.err.text);
+	cr_assert(wait_for(errors + 1, index_errors));
+	cr_assert_eq(metric_get(METRIC_FILE_INDEX_FAILING), 1);
+	fault = ERR_OK;
+	int64_t before = indexed();
+	cr_assert(wait_for(before, indexed));
+	cr_assert_eq(metric_get(METRIC_FILE_INDEX_FAILING), 0);
+	n += append_all(&rig, s, n, 500);
+	cr_assert_eq(n, 650u, "%s", rig.err.text);
+	/* It does not: appends end when their facts fill their room. */
+	fault = ERR_IO;
+	errors = index_errors();
+	uint64_t more = append_all(&rig, s, n, 1000);
+	cr_assert_geq(more, 150u);
+	cr_assert_leq(more, 450u);
+	cr_assert_eq(rig.err.code, ERR_IO);
+	cr_assert(strstr(rig.err.text, "restart"), "%s", rig.err.text);
+	n += more;
+	cr_assert_eq(rig_count(&rig, s), n);
+	cr_assert_eq(rig_append(&rig, s, "a", n + 1), STORAGE_FAILED);
+	file_abandon(s);
+	size_t lines = 0;
+	for (const char *at = buf_cstr(&text); (at = strstr(at, "index could not be written")); at++)
+		lines++;
+	cr_assert_eq(lines, 2u, "%s", buf_cstr(&text)); /* once each time */
+	fault = ERR_OK;
+	cr_assert_eq(open_faulty(&rig, &fault, &s), ERR_OK, "%s", rig.err.text);
+	cr_assert_eq(rig_count(&rig, s), n);
+	cr_assert_eq(append_all(&rig, s, n, 500), 500u);
+	storage_close(s);
+	log_set_sink(NULL, NULL);
+	log_setup(LOG_OFF, LOG_LOGFMT);
+	buf_release(&text);
+	rig_release(&rig);
+}
+
+Test(file, an_index_that_a_write_finds_damaged_is_made_anew_at_the_next_start)
+{
+	struct rig rig;
+	struct storage *s;
+	_Atomic int fault = ERR_OK;
+	rig_init(&rig);
+	cr_assert_eq(open_faulty(&rig, &fault, &s), ERR_OK, "%s", rig.err.text);
+	cr_assert_eq(append_all(&rig, s, 0, 100), 100u);
+	fault = ERR_CORRUPT;
+	int64_t errors = index_errors();
+	cr_assert_eq(append_all(&rig, s, 100, 60), 60u);
+	cr_assert(wait_for(errors, index_errors));
+	cr_assert(rig_has(&rig, "index/damaged"));
+	cr_assert_eq(rig_count(&rig, s), 160u);
+	storage_close(s);
+	fault = ERR_OK;
+	int64_t remade = metric_get(METRIC_FILE_INDEX_REMADE);
+	cr_assert_eq(open_file(&rig, true, NULL, &s), ERR_UNAVAILABLE);
+	cr_assert(strstr(rig.err.text, "damaged"), "%s", rig.err.text);
+	for (int i = 0; i < 2; i++) { /* once is enough */
+		cr_assert_eq(open_faulty(&rig, &fault, &s), ERR_OK, "%s", rig.err.text);
+		cr_assert_eq(metric_get(METRIC_FILE_INDEX_REMADE), remade + 1);
+		cr_assert(!rig_has(&rig, "index/damaged"));
+		cr_assert_eq(rig_count(&rig, s), 160u);
+		storage_close(s);
+	}
 	rig_release(&rig);
 }
 
