@@ -143,6 +143,9 @@ class Lab:
     def go_crdt(self):
         return self.function("go-crdt", [tools.go_crdt()])
 
+    def go_kinds(self):
+        return self.function("go-kinds", [tools.go_kinds()])
+
     def sample(self):
         """Our own shopping cart."""
         return self.function("sample", [sys.executable, "-B", SAMPLE / "cart.py"])

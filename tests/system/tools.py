@@ -97,6 +97,11 @@ def go_crdt():
     return _go_function("crdt", ".", HERE / "go" / "crdt.go")
 
 
+def go_kinds():
+    """The Go SDK's model services of event sourced and value entities and of actions, see go/kinds.go."""
+    return _go_function("kinds", ".", HERE / "go" / "kinds.go")
+
+
 PYTHON_SDK = "cloudstate==0.1.1"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List
+from typing import Dict, Iterable, List, Tuple
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor, MethodDescriptor
@@ -40,7 +40,11 @@ def entity_keys(message: Descriptor) -> List[FieldDescriptor]:
     return keys
 
 
-def is_streamed(method: MethodDescriptor) -> bool:
+def streams(method: MethodDescriptor) -> Tuple[bool, bool]:
+    """Whether the method's input streams, and its output."""
     proto = descriptor_pb2.MethodDescriptorProto()
-    method.CopyToProto(proto)
-    return bool(proto.client_streaming or proto.server_streaming)
+    # CopyToProto knows no single method in protobuf's C implementation of some versions: by way of the service.
+    service = descriptor_pb2.ServiceDescriptorProto()
+    method.containing_service.CopyToProto(service)
+    proto = next(m for m in service.method if m.name == method.name)
+    return proto.client_streaming, proto.server_streaming

@@ -16,9 +16,12 @@ import grpc.aio
 from google.protobuf import empty_pb2
 
 from . import descriptors, protos
+from .action import Action, ActionCall
+from .declared import Declared, Kept
 from .entity import EventSourced
 from .errors import DeclarationError, EntityError
 from .instance import Instance
+from .value import ValueEntity, ValueInstance
 from .version import VERSION
 
 log = logging.getLogger("cairn_sdk")
@@ -27,21 +30,23 @@ log = logging.getLogger("cairn_sdk")
 _MAX_MESSAGE_BYTES = 16 << 20
 
 
-def entity_spec(*entities: EventSourced[Any], name: str = "", version: str = "") -> Any:
+def entity_spec(*entities: Declared, name: str = "", version: str = "") -> Any:
     """What discovery answers. Raises DeclarationError for what the proxy would refuse."""
     if not entities:
         raise DeclarationError("there is no entity to serve")
     files = []
-    services: Dict[str, EventSourced[Any]] = {}
-    kept: Dict[str, EventSourced[Any]] = {}
+    services: Dict[str, Declared] = {}
+    kept: Dict[str, Declared] = {}
     for entity in entities:
         entity.check()
         if entity.service.full_name in services:
             raise entity.wrong("it is given twice")
-        if entity.persistence_id in kept:
-            raise entity.wrong("its persistence id %r is that of %s too; each needs its own"
-                               % (entity.persistence_id, kept[entity.persistence_id].service.full_name))
-        services[entity.service.full_name] = kept[entity.persistence_id] = entity
+        if isinstance(entity, Kept):
+            if entity.persistence_id in kept:
+                raise entity.wrong("its persistence id %r is that of %s too; each needs its own"
+                                   % (entity.persistence_id, kept[entity.persistence_id].service.full_name))
+            kept[entity.persistence_id] = entity
+        services[entity.service.full_name] = entity
         files.append(entity.service.file)
         # The events' too, so that tools can read what is in the journal.
         files.extend(kind.DESCRIPTOR.file for kind in entity.types.values())
@@ -59,7 +64,7 @@ class Server:
     """The function's gRPC server. Runs in an asyncio loop; handlers are called in it, one at a time, so a
     handler that waits for something holds up every other entity."""
 
-    def __init__(self, *entities: EventSourced[Any], name: str = "", version: str = "") -> None:
+    def __init__(self, *entities: Declared, name: str = "", version: str = "") -> None:
         self._spec = entity_spec(*entities, name=name, version=version)
         self._entities = {entity.service.full_name: entity for entity in entities}
         self._stopping: Optional["asyncio.Future[None]"] = None
@@ -74,7 +79,7 @@ class Server:
         self._server = grpc.aio.server(options=[
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)])
-        entity, es = protos.entity, protos.event_sourced
+        entity, es, value = protos.entity, protos.event_sourced, protos.value_entity
         self._server.add_generic_rpc_handlers((
             grpc.method_handlers_generic_handler("cloudstate.EntityDiscovery", {
                 "discover": grpc.unary_unary_rpc_method_handler(
@@ -84,8 +89,13 @@ class Server:
                     empty_pb2.Empty.SerializeToString)}),
             grpc.method_handlers_generic_handler("cloudstate.eventsourced.EventSourced", {
                 "handle": grpc.stream_stream_rpc_method_handler(
-                    self._handle, es.EventSourcedStreamIn.FromString,
-                    es.EventSourcedStreamOut.SerializeToString)})))
+                    self._handle_events, es.EventSourcedStreamIn.FromString,
+                    es.EventSourcedStreamOut.SerializeToString)}),
+            grpc.method_handlers_generic_handler("cloudstate.valueentity.ValueEntity", {
+                "handle": grpc.stream_stream_rpc_method_handler(
+                    self._handle_value, value.ValueEntityStreamIn.FromString,
+                    value.ValueEntityStreamOut.SerializeToString)}),
+            grpc.method_handlers_generic_handler("cloudstate.action.ActionProtocol", self._action_methods())))
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -115,9 +125,19 @@ class Server:
         log.error("the proxy reports: %s", error.message)
         return empty_pb2.Empty()
 
-    async def _handle(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def _handle_events(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         out = protos.event_sourced.EventSourcedStreamOut
-        instance: Optional[Instance[Any]] = None
+        async for message in self._handle(context, EventSourced, Instance, out):
+            yield message
+
+    async def _handle_value(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        out = protos.value_entity.ValueEntityStreamOut
+        async for message in self._handle(context, ValueEntity, ValueInstance, out):
+            yield message
+
+    async def _handle(self, context: Any, declared: Any, make: Any, out: Any) -> AsyncIterator[Any]:
+        """One active entity."""
+        instance: Any = None
         try:
             while True:
                 request = await self._next(context)
@@ -125,7 +145,7 @@ class Server:
                     return
                 kind = request.WhichOneof("message")
                 if instance is None:
-                    instance = self._activate(kind, request)
+                    instance = make(self._activate(kind, request, declared), request.init)
                 elif kind == "event":
                     instance.event(request.event)
                 elif kind == "command":
@@ -137,15 +157,62 @@ class Server:
             log.error("%s", wrong, exc_info=wrong.__cause__)
             yield out(failure=protos.entity.Failure(command_id=wrong.command_id, description=str(wrong)))
 
-    def _activate(self, kind: Optional[str], request: Any) -> Instance[Any]:
+    def _activate(self, kind: Optional[str], request: Any, declared: Any) -> Any:
         if kind != "init":
             raise EntityError("the proxy sent %s before init" % (kind or "an empty message"),
                               request.command.id if kind == "command" else 0)
-        entity = self._entities.get(request.init.service_name)
-        if entity is None:
-            raise EntityError("there is no service %r; there are %s" % (
-                request.init.service_name, ", ".join(sorted(self._entities))))
-        return Instance(entity, request.init)
+        return self._find(request.init.service_name, declared)
+
+    def _find(self, service: str, declared: Any) -> Any:
+        entity = self._entities.get(service)
+        if not isinstance(entity, declared):
+            raise EntityError("there is no service %r of this kind; there are %s" % (
+                service, ", ".join(sorted(n for n, e in self._entities.items() if isinstance(e, declared)))))
+        return entity
+
+    # --- actions
+
+    def _action_methods(self) -> Any:
+        take, give = protos.action.ActionCommand.FromString, protos.action.ActionResponse.SerializeToString
+        return {
+            "handleUnary": grpc.unary_unary_rpc_method_handler(self._unary, take, give),
+            "handleStreamedIn": grpc.stream_unary_rpc_method_handler(self._streamed_in, take, give),
+            "handleStreamedOut": grpc.unary_stream_rpc_method_handler(self._streamed_out, take, give),
+            "handleStreamed": grpc.stream_stream_rpc_method_handler(self._streamed, take, give)}
+
+    async def _unary(self, command: Any, context: Any) -> Any:
+        return await self._one(self._answers(command, _nothing(), context))
+
+    async def _streamed_in(self, commands: AsyncIterator[Any], context: Any) -> Any:
+        return await self._one(self._streamed(commands, context))
+
+    async def _streamed_out(self, command: Any, context: Any) -> AsyncIterator[Any]:
+        async for answer in self._answers(command, _nothing(), context):
+            yield answer
+
+    async def _streamed(self, commands: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        later = commands.__aiter__()
+        try:
+            first = await later.__anext__()
+        except StopAsyncIteration:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a streamed call without a first message")
+            return
+        async for answer in self._answers(first, later, context):
+            yield answer
+
+    async def _one(self, answers: AsyncIterator[Any]) -> Any:
+        async for answer in answers:
+            return answer
+        return protos.action.ActionResponse()
+
+    async def _answers(self, first: Any, later: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        try:
+            call = ActionCall(self._find(first.service_name, Action), first)
+            async for answer in call.answers(later):
+                yield answer
+        except EntityError as wrong:
+            log.error("%s", wrong, exc_info=wrong.__cause__)
+            await context.abort(grpc.StatusCode.UNKNOWN, "Unexpected action failure")
 
     async def _next(self, context: Any) -> Any:
         """The next message, or None when the proxy has ended its side or the server stops."""
@@ -157,6 +224,11 @@ class Server:
             return None
         message = reading.result()
         return None if message is grpc.aio.EOF else message
+
+
+async def _nothing() -> AsyncIterator[Any]:
+    for message in ():
+        yield message
 
 
 def _require_free(host: str, port: int, address: str) -> None:
@@ -192,7 +264,7 @@ async def _serve(server: Server, host: str, port: int) -> None:
     await server.stop()
 
 
-def serve(*entities: EventSourced[Any], host: Optional[str] = None, port: Optional[int] = None,
+def serve(*entities: Declared, host: Optional[str] = None, port: Optional[int] = None,
           name: str = "", version: str = "") -> None:
     """Serve these entities until SIGTERM or SIGINT: commands under way are finished first. Host and port are
     by default those of the environment variables HOST (else 127.0.0.1) and PORT (else 8080)."""

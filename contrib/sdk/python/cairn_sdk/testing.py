@@ -10,17 +10,22 @@ it, numbers commands anew on each activation.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Generic, List, Optional, TypeVar
+from typing import Any, AsyncIterator, Dict, Generic, List, Optional, TypeVar
 
 from google.protobuf import any_pb2, symbol_database
 from google.protobuf.message import Message
 
-from . import protos
-from .entity import EventSourced, pack
+from . import descriptors, protos
+from .action import Action, ActionCall
+from .declared import pack
+from .entity import EventSourced
 from .instance import Instance
+from .value import ValueEntity, ValueInstance
 
 S = TypeVar("S")
+V = TypeVar("V", bound=Message)
 
 
 def unpack(packed: any_pb2.Any) -> Message:
@@ -39,7 +44,23 @@ class Result:
     events: List[Message] = field(default_factory=list)
     snapshot: Optional[Message] = None
     effects: List[Message] = field(default_factory=list)
+    updated: Optional[Message] = None
+    deleted: bool = False
+    metadata: List[Message] = field(default_factory=list)
     restarted: bool = False
+
+
+def _read(action: Any, result: Result) -> bool:
+    """The reply, forward or failure of a ClientAction or an ActionResponse; false: it is a failure."""
+    if action.HasField("failure"):
+        result.failure = action.failure.description
+        return False
+    if action.HasField("forward"):
+        result.forward = action.forward
+    elif action.HasField("reply"):
+        result.reply = unpack(action.reply.payload)
+        result.metadata = list(action.reply.metadata.entries)
+    return True
 
 
 class EntityTest(Generic[S]):
@@ -88,16 +109,11 @@ class EntityTest(Generic[S]):
             entity_id=self.entity_id, id=self._command_id, name=command, payload=pack(message)))
         action = reply.client_action
         result = Result(effects=list(reply.side_effects))
-        if action.HasField("failure"):
-            result.failure = action.failure.description
+        if not _read(action, result):
             result.restarted = action.failure.restart
             if result.restarted:
                 self.reactivate()
             return result
-        if action.HasField("forward"):
-            result.forward = action.forward
-        else:
-            result.reply = unpack(action.reply.payload)
         result.events = [unpack(event) for event in reply.events]
         self._journal.extend(reply.events)
         self.events.extend(result.events)
@@ -105,3 +121,83 @@ class EntityTest(Generic[S]):
             result.snapshot = unpack(reply.snapshot)
             self._snapshot, self._snapshot_sequence = reply.snapshot, len(self._journal)
         return result
+
+
+class ValueTest(Generic[V]):
+    """One value entity and what the journal has of it."""
+
+    def __init__(self, entity: ValueEntity[V], entity_id: str = "entity-1") -> None:
+        entity.check()
+        self.entity, self.entity_id = entity, entity_id
+        self._stored: Optional[any_pb2.Any] = None
+        self.reactivate()
+
+    @property
+    def value(self) -> V:
+        """The value as it is now; not to be changed."""
+        return self._instance.value
+
+    def reactivate(self) -> None:
+        """Let the entity go and make it again of what is stored."""
+        init = protos.value_entity.ValueEntityInit(
+            service_name=self.entity.service.full_name, entity_id=self.entity_id)
+        init.state.SetInParent()
+        if self._stored is not None:
+            init.state.value.CopyFrom(self._stored)
+        self._instance: ValueInstance[V] = ValueInstance(self.entity, init)
+        self._command_id = 0
+
+    def given(self, value: V) -> "ValueTest[V]":
+        """This value has been stored before."""
+        self._stored = pack(value)
+        self.reactivate()
+        return self
+
+    def handle(self, command: str, message: Message) -> Result:
+        """Handle a command: the name of a method of the service, and its input."""
+        self._command_id += 1
+        reply: Any = self._instance.command(protos.entity.Command(
+            entity_id=self.entity_id, id=self._command_id, name=command, payload=pack(message)))
+        result = Result(effects=list(reply.side_effects))
+        if not _read(reply.client_action, result):
+            return result
+        if reply.state_action.HasField("update"):
+            self._stored = reply.state_action.update.value
+            result.updated = unpack(self._stored)
+        result.deleted = reply.state_action.HasField("delete")
+        if result.deleted:
+            self._stored = None
+        return result
+
+
+class ActionTest:
+    """An action's methods, of every streaming kind."""
+
+    def __init__(self, action: Action) -> None:
+        action.check()
+        self.action = action
+
+    def handle(self, command: str, message: Message, headers: Optional[Dict[str, str]] = None) -> Result:
+        """A method that does not stream."""
+        return self.stream(command, message, headers=headers)[0]
+
+    def stream(self, command: str, *messages: Message, headers: Optional[Dict[str, str]] = None) -> List[Result]:
+        """Every answer of a method. Where its input streams, any number of messages is given, else one."""
+        streams_in = descriptors.streams(self.action.service.methods_by_name[command])[0]
+        first = protos.action.ActionCommand(service_name=self.action.service.full_name, name=command)
+        for key, value in (headers or {}).items():
+            first.metadata.entries.add(key=key, string_value=value)
+        if not streams_in:
+            first.payload.CopyFrom(pack(messages[0]))
+        return asyncio.run(self._run(first, messages if streams_in else ()))
+
+    async def _run(self, first: Any, messages: Any) -> List[Result]:
+        async def later() -> AsyncIterator[Any]:
+            for message in messages:
+                yield protos.action.ActionCommand(payload=pack(message))
+        results = []
+        async for response in ActionCall(self.action, first).answers(later()):
+            result = Result(effects=list(response.side_effects))
+            _read(response, result)
+            results.append(result)
+        return results
