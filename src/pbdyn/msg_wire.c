@@ -5,6 +5,7 @@
 #include "pbdyn/internal.h"
 
 #include "base/endian.h"
+#include "base/plant.h"
 #include "base/text.h"
 
 static enum err_code malformed(struct err *err, const struct pb_msg *msg, const char *what)
@@ -180,13 +181,25 @@ static size_t packed_size(const struct pb_field *field, const struct pb_list *li
 	return n;
 }
 
+/* The bug of a JSON that loses what is set but empty. */
+static bool is_dropped(const struct pb_msg *msg, const struct pb_field *field)
+{
+	if (!plant("empty-oneof-member-dropped") || !field->oneof || field->kind != PB_MESSAGE)
+		return false;
+	const struct pb_msg *sub = msg->values[field->index].msg;
+	for (uint32_t i = 0; i < sub->type->field_count; i++)
+		if (msg_has_bit(sub, i))
+			return false;
+	return true;
+}
+
 /* A map entry always shows key and value (a value message is there unless somebody made an entry by
  * itself, say in an Any); elsewhere an implicit-presence default is left out. */
 static bool is_written(const struct pb_msg *msg, const struct pb_field *field)
 {
 	if (msg->type->map_entry && !field->sub)
 		return true;
-	return msg_has_bit(msg, field->index) &&
+	return msg_has_bit(msg, field->index) && !is_dropped(msg, field) &&
 	       (field->presence || !value_is_zero(field->kind, msg->values[field->index]));
 }
 

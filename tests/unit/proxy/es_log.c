@@ -165,7 +165,7 @@ static const struct entity_host host_ops = {
 
 void rig_init(struct rig *r)
 {
-	rig_init_with(r, &host_ops, r);
+	rig_init_with(r, &entity_event_sourced, &host_ops, r);
 	buf_init(&r->log, MIB);
 }
 

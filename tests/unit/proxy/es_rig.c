@@ -27,12 +27,12 @@ void rig_wake_at(void *host, struct mono_time at)
 	((struct rig *)host)->wake_us = at.us;
 }
 
-void rig_init_with(struct rig *r, const struct entity_host *ops, void *host)
+void rig_init_with(struct rig *r, const struct entity_ops *kind, const struct entity_host *ops, void *host)
 {
 	memset(r, 0, sizeof *r);
 	r->now_us = 1000000;
 	r->clock = (struct clock){mono_now, wall_now, r};
-	r->e = entity_event_sourced.create(
+	r->e = kind->create(
 		&(struct entity_config){.host = ops,
 					.host_arg = host,
 					.clock = &r->clock,

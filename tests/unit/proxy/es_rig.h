@@ -25,8 +25,9 @@ struct rig {
 	size_t command_count;
 };
 
-/* A machine under another host, whose argument begins with the rig (rig_wake_at wants that). */
-void rig_init_with(struct rig *r, const struct entity_host *ops, void *host);
+/* A machine, of that kind or another that takes one command at a time, under another host, whose argument begins
+ * with the rig (rig_wake_at wants that). */
+void rig_init_with(struct rig *r, const struct entity_ops *kind, const struct entity_host *ops, void *host);
 void rig_wake_at(void *host, struct mono_time at);
 
 /* A command named name, whose payload is a "Payload" with the name's bytes. */

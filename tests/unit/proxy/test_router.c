@@ -223,11 +223,22 @@ static struct command *take(const char *payload)
 	return NULL;
 }
 
-static void answer(const char *payload, Cloudstate__ClientAction *action, const struct effect *effects)
+static size_t more_bytes; /* of the next answer that is followed by more */
+
+static struct command *find(const char *payload)
+{
+	for (size_t i = 0; i < t.count; i++)
+		if (t.waiting[i] && span_eq_str(t.waiting[i]->entity.payload.value, payload))
+			return t.waiting[i];
+	cr_assert_fail("no command %s", payload);
+	return NULL;
+}
+
+static void give(struct command *c, Cloudstate__ClientAction *action, const struct effect *effects, bool more)
 {
 	Cloudstate__SideEffect list[8], *at[8];
 	Google__Protobuf__Any anys[8];
-	struct entity_answer a = {.action = action, .effects = at};
+	struct entity_answer a = {.action = action, .effects = at, .more = more, .bytes = more_bytes};
 	for (; effects && effects->service; effects++, a.effect_count++) {
 		Cloudstate__SideEffect *e = at[a.effect_count] = &list[a.effect_count];
 		cloudstate__side_effect__init(e);
@@ -253,7 +264,12 @@ static void answer(const char *payload, Cloudstate__ClientAction *action, const 
 	a.action = copy->client_action;
 	a.effects = copy->side_effects;
 	buf_release(&bytes);
-	command_answered(take(payload), &a);
+	command_answered(c, &a);
+}
+
+static void answer(const char *payload, Cloudstate__ClientAction *action, const struct effect *effects)
+{
+	give(take(payload), action, effects, false);
 }
 
 static void answer_reply(const char *payload, const char *type, const char *text,
@@ -267,6 +283,51 @@ static void answer_reply(const char *payload, const char *type, const char *text
 	action.action_case = ACTION(REPLY);
 	action.reply = &reply;
 	answer(payload, &action, effects);
+}
+
+static struct metadata_entry echoed = {{(const uint8_t *)"k", 1}, {(const uint8_t *)"v", 1}, false};
+
+/* A reply that is followed by more. */
+static void stream_reply(const char *payload, const char *text, const struct effect *effects, bool echo)
+{
+	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
+	Cloudstate__Reply reply = CLOUDSTATE__REPLY__INIT;
+	Cloudstate__Metadata metadata = CLOUDSTATE__METADATA__INIT;
+	Cloudstate__MetadataEntry entry, *entries[] = {&entry};
+	Google__Protobuf__Any any;
+	cloudstate__metadata_entry__init(&entry);
+	wire_any_set(&any, (struct any){SPAN("type.googleapis.com/shop.Items"), span_str(text)});
+	reply.payload = &any;
+	if (echo) {
+		entry.key = wire_bytes(echoed.key);
+		entry.value_case = CLOUDSTATE__METADATA_ENTRY__VALUE_STRING_VALUE;
+		entry.string_value = wire_bytes(echoed.value);
+		metadata.n_entries = 1;
+		metadata.entries = entries;
+		reply.metadata = &metadata;
+	}
+	action.action_case = ACTION(REPLY);
+	action.reply = &reply;
+	give(find(payload), &action, effects, true);
+}
+
+static void stream_forward(const char *payload, const char *service, const char *name, const char *to)
+{
+	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
+	Cloudstate__Forward forward = CLOUDSTATE__FORWARD__INIT;
+	Google__Protobuf__Any any;
+	wire_any_set(&any, (struct any){SPAN("T"), span_str(to)});
+	forward.service_name = wire_bytes(span_str(service));
+	forward.command_name = wire_bytes(span_str(name));
+	forward.payload = &any;
+	action.action_case = ACTION(FORWARD);
+	action.forward = &forward;
+	give(find(payload), &action, NULL, true);
+}
+
+static void function_ends(const char *payload, enum grpc_code code)
+{
+	command_ended(take(payload), &(struct outcome){.code = code});
 }
 
 static void answer_failure(const char *payload, const char *text, const struct effect *effects)
@@ -521,4 +582,180 @@ Test(router, tells_watchers_of_every_spec)
 	expect("entities taken over; spec of 1");
 	cr_assert_eq(router_spec(t.router), other);
 	spec_unref(other);
+}
+
+/* --- streams ----------------------------------------------------------------------------------------------- */
+
+static void take_over_actions(void)
+{
+	struct spec_rig rig = {
+		.entities = {{.service = "shop.Cart", .persistence_id = "cart"},
+			     {.service = "shop.Wishes", .persistence_id = "wishes"},
+			     {.service = "shop.StreamedOut", .type = "cloudstate.action.ActionProtocol"},
+			     {.service = "shop.StreamedIn", .type = "cloudstate.action.ActionProtocol"}},
+		.minor = 2};
+	struct spec *spec;
+	for (struct spec_entity *e = rig.entities; e->service; e++)
+		e->persistence_id = e->persistence_id ? e->persistence_id : "";
+	cr_assert_eq(spec_rig_build(&rig, &spec, NULL), ERR_OK);
+	router_take_over(t.router, spec);
+	spec_unref(t.spec);
+	t.spec = spec;
+	expect("entities taken over");
+}
+
+static void run_loop(void)
+{
+	while (loop_run_once(t.loop, false))
+		;
+}
+
+static struct command *watch(void)
+{
+	take_over_actions();
+	struct command *c = call("/shop.StreamedOut/Watch", "p", "A");
+	expect("run shop.StreamedOut.Watch(p)");
+	return c;
+}
+
+Test(router, gives_a_streams_answers_and_then_its_end)
+{
+	watch();
+	stream_reply("p", "1", NULL, false);
+	give(find("p"), NULL, NULL, true);
+	stream_reply("p", "2", NULL, false);
+	expect("A gets 1; A gets 2");
+	function_ends("p", GRPC_OK);
+	expect("A ends OK");
+}
+
+Test(router, works_off_one_answer_of_a_stream_at_a_time)
+{
+	watch();
+	stream_reply("p", "1", EFFECTS({"shop.Wishes", "Wish", "e", true}), false);
+	stream_reply("p", "2", EFFECTS({"shop.Wishes", "Wish", "f", false}), false);
+	stream_forward("p", "shop.Cart", "GetCart", "g");
+	expect("run shop.Wishes.Wish(e); hold Watch");
+	function_ends("p", GRPC_ABORTED);
+	answer_reply("e", ITEMS, "x", NULL);
+	expect("A gets 1; run shop.Wishes.Wish(f); A gets 2; run shop.Cart.GetCart(g)");
+	answer_reply("g", ITEMS, "3", NULL);
+	expect("A gets 3; A ends ABORTED");
+	answer_reply("f", ITEMS, "x", NULL);
+}
+
+Test(router, lets_answers_wait_while_their_caller_takes_none)
+{
+	struct command *c = watch();
+	command_hold(c, true);
+	stream_reply("p", "1", NULL, false);
+	stream_reply("p", "2", NULL, false);
+	expect("hold Watch");
+	command_hold(c, false);
+	expect("");
+	run_loop();
+	expect("A gets 1; unhold Watch; A gets 2");
+	function_ends("p", GRPC_OK);
+	expect("A ends OK");
+}
+
+Test(router, breaks_off_a_client_that_leaves_too_much_waiting)
+{
+	struct command *c = watch();
+	command_hold(c, true);
+	more_bytes = LIMIT_ANSWERS_BYTES / 2;
+	stream_reply("p", "1", NULL, false);
+	stream_reply("p", "2", NULL, false);
+	more_bytes = 0;
+	expect("hold Watch; A ends RESOURCE_EXHAUSTED the client does not take its answers; withdraw p");
+}
+
+Test(router, a_client_that_leaves_withdraws_its_stream_and_what_it_was_forwarded_to)
+{
+	struct command *c = watch();
+	stream_forward("p", "shop.StreamedOut", "Watch", "q");
+	expect("run shop.StreamedOut.Watch(q)");
+	stream_reply("q", "1", NULL, false);
+	expect("A gets 1");
+	command_cancel(c);
+	expect("withdraw q; withdraw p");
+	run_loop();
+}
+
+Test(router, a_forwards_failure_ends_the_stream_that_it_is_part_of)
+{
+	watch();
+	stream_forward("p", "shop.Cart", "GetCart", "g");
+	stream_reply("p", "never", NULL, false);
+	expect("run shop.Cart.GetCart(g); hold Watch");
+	answer_failure("g", "no", NULL);
+	expect("A ends UNKNOWN failure no; withdraw p");
+}
+
+Test(router, a_stream_has_no_timeout_of_ours)
+{
+	watch();
+	call("/shop.Cart/GetCart", "g", "B");
+	t.now_us += TIMEOUT_MS * 1000 + 1000;
+	while (t.log.n < 60 && loop_run_once(t.loop, true))
+		;
+	expect("run shop.Cart.GetCart(g); B ends DEADLINE_EXCEEDED the function has not answered in time; withdraw g");
+	stream_reply("p", "1", NULL, false);
+	function_ends("p", GRPC_OK);
+	expect("A gets 1; A ends OK");
+}
+
+Test(router, many_replies_cannot_answer_a_call_that_has_one)
+{
+	take_over_actions();
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.StreamedOut", "Watch", "q", NULL);
+	expect("run shop.Cart.GetCart(p); report shop.Cart.GetCart was forwarded to shop.StreamedOut.Watch, which "
+	       "streams its replies: the method that was called has one; A ends INTERNAL shop.Cart.GetCart was "
+	       "forwarded to shop.StreamedOut.Watch, which streams its replies: the method that was called has one");
+}
+
+Test(router, an_input_that_streams_begins_before_it)
+{
+	take_over_actions();
+	char name[] = "A";
+	struct command *c = router_open(
+		t.router,
+		&(struct router_request){.method = spec_find_path(t.spec, SPAN("/shop.StreamedIn/Fill")),
+					 .deadline_ms = -1},
+		&sink, name);
+	expect("run shop.StreamedIn.Fill()");
+	cr_assert(command_send(c, SPAN("1")));
+	t.full = true;
+	cr_assert(!command_send(c, SPAN("2")));
+	command_half_close(c);
+	expect("input 1 to Fill; input 2 to Fill; half-close Fill");
+	answer_reply("", ITEMS, "x", NULL);
+	expect("A gets x; A ends OK");
+}
+
+Test(router, a_forward_to_an_input_that_streams_is_its_one_message)
+{
+	take_over_actions();
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.StreamedIn", "Fill", "f", NULL);
+	expect("run shop.Cart.GetCart(p); run shop.StreamedIn.Fill(); input f to Fill; half-close Fill");
+	answer_reply("", ITEMS, "x", NULL);
+	expect("A gets x; A ends OK");
+}
+
+Test(router, metadata_that_is_the_requests_own_counts_as_none)
+{
+	take_over_actions();
+	struct metadata metadata = {&echoed, 1};
+	char name[] = "A";
+	const struct spec_method *m = spec_find_path(t.spec, SPAN("/shop.StreamedOut/Watch"));
+	router_call(t.router, m, SPAN("p"), &metadata, &sink, name);
+	stream_reply("p", "1", NULL, true);
+	function_ends("p", GRPC_OK);
+	expect("run shop.StreamedOut.Watch(p); A gets 1; A ends OK");
+	router_call(t.router, m, SPAN("p"), NULL, &sink, name);
+	stream_reply("p", "1", NULL, true);
+	function_ends("p", GRPC_OK);
+	expect("run shop.StreamedOut.Watch(p); A gets 1; with k=v; A ends OK");
 }

@@ -9,7 +9,7 @@ import pytest
 from cairn_sdk import ActionTest, DeclarationError, EntityError, ValueTest, protos
 from cairn_sdk.declared import pack
 from google.protobuf import any_pb2
-from kinds import pb, sums, wallet
+from others import pb, sums, wallet
 
 
 def put(amount, then=""):
@@ -56,7 +56,7 @@ def test_a_value_forwards_and_has_effects():
 def test_bugs_of_a_value():
     with pytest.raises(EntityError, match="the handler of command Put raised KeyError"):
         ValueTest(wallet()).handle("Put", put(1, "raise"))
-    with pytest.raises(EntityError, match=r"update\(\) was given .*which is no cairn_sdk.kinds.Balance"):
+    with pytest.raises(EntityError, match=r"update\(\) was given .*which is no cairn_sdk.others.Balance"):
         ValueTest(wallet()).handle("Put", put(1, "wrong"))
     with pytest.raises(EntityError, match="its stored value has the type"):
         ValueTest(wallet()).given(number(1))
@@ -64,10 +64,10 @@ def test_bugs_of_a_value():
 
 def test_declarations_of_values_are_checked():
     with pytest.raises(DeclarationError, match="persistence id"):
-        cairn_sdk.ValueEntity("cairn_sdk.kinds.Wallet", "a|b", pb.Balance)
+        cairn_sdk.ValueEntity("cairn_sdk.others.Wallet", "a|b", pb.Balance)
     with pytest.raises(DeclarationError, match="has no command handler"):
-        cairn_sdk.ValueEntity("cairn_sdk.kinds.Wallet", "w", pb.Balance).check()
-    streamed = cairn_sdk.ValueEntity("cairn_sdk.kinds.Sums", "w", pb.Balance)
+        cairn_sdk.ValueEntity("cairn_sdk.others.Wallet", "w", pb.Balance).check()
+    streamed = cairn_sdk.ValueEntity("cairn_sdk.others.Sums", "w", pb.Balance)
     for name in ("Double", "Total", "Count", "Echo"):
         streamed.command(name)(lambda value, command, context: None)
     with pytest.raises(DeclarationError, match="no entity key"):
@@ -140,14 +140,14 @@ def test_discovery_announces_both(channel):
     spec = channel.unary_unary("/cloudstate.EntityDiscovery/discover", protos.entity.ProxyInfo.SerializeToString,
                                protos.entity.EntitySpec.FromString)(protos.entity.ProxyInfo(), timeout=20)
     assert [(e.entity_type, e.service_name, e.persistence_id) for e in spec.entities] == [
-        ("cloudstate.valueentity.ValueEntity", "cairn_sdk.kinds.Wallet", "wallet"),
-        ("cloudstate.action.ActionProtocol", "cairn_sdk.kinds.Sums", "")]
+        ("cloudstate.valueentity.ValueEntity", "cairn_sdk.others.Wallet", "wallet"),
+        ("cloudstate.action.ActionProtocol", "cairn_sdk.others.Sums", "")]
     assert spec.entities[0].passivation_strategy.timeout.timeout == 1500
 
 
 def test_a_values_stream(channel):
     va, out = protos.value_entity, protos.value_entity.ValueEntityStreamOut
-    init = va.ValueEntityInit(service_name="cairn_sdk.kinds.Wallet", entity_id="a")
+    init = va.ValueEntityInit(service_name="cairn_sdk.others.Wallet", entity_id="a")
     init.state.value.CopyFrom(pack(pb.Balance(amount=1)))
     replies = list(channel.stream_stream(
         "/cloudstate.valueentity.ValueEntity/handle", va.ValueEntityStreamIn.SerializeToString, out.FromString)(
@@ -164,7 +164,7 @@ def test_a_values_stream(channel):
 
 
 def first(name, payload=None):
-    return protos.action.ActionCommand(service_name="cairn_sdk.kinds.Sums", name=name,
+    return protos.action.ActionCommand(service_name="cairn_sdk.others.Sums", name=name,
                                        payload=None if payload is None else pack(payload))
 
 
@@ -202,7 +202,7 @@ def test_a_bug_ends_the_call_without_its_words(channel):
 
 def test_an_empty_any_is_a_message_of_zeros(channel):
     command = first("Double")
-    command.payload.CopyFrom(any_pb2.Any(type_url="type.googleapis.com/cairn_sdk.kinds.Number"))
+    command.payload.CopyFrom(any_pb2.Any(type_url="type.googleapis.com/cairn_sdk.others.Number"))
     answer = method(channel, "unary_unary", "handleUnary")(command, timeout=20)
-    assert answer.reply.payload.type_url == "type.googleapis.com/cairn_sdk.kinds.Number"
+    assert answer.reply.payload.type_url == "type.googleapis.com/cairn_sdk.others.Number"
     assert answer.reply.payload.value == b""

@@ -4,11 +4,11 @@ import pathlib
 
 import cairn_sdk
 
-pb = cairn_sdk.load(pathlib.Path(__file__).resolve().parent / "kinds.proto")
+pb = cairn_sdk.load(pathlib.Path(__file__).resolve().parent / "others.proto")
 
 
 def wallet(**options):
-    it = cairn_sdk.ValueEntity("cairn_sdk.kinds.Wallet", "wallet", pb.Balance, **options)
+    it = cairn_sdk.ValueEntity("cairn_sdk.others.Wallet", "wallet", pb.Balance, **options)
 
     @it.command("Put")
     def put(balance, command, context):
@@ -18,9 +18,9 @@ def wallet(**options):
         if command.amount:
             context.update(balance)
         if command.then == "forward":
-            context.forward("cairn_sdk.kinds.Sums/Double", pb.Number(value=balance.amount))
+            context.forward("cairn_sdk.others.Sums/Double", pb.Number(value=balance.amount))
         if command.then == "effect":
-            context.effect("cairn_sdk.kinds.Sums/Double", pb.Number(value=1), synchronous=True)
+            context.effect("cairn_sdk.others.Sums/Double", pb.Number(value=1), synchronous=True)
         if command.then == "raise":
             raise KeyError("a bug")
         if command.then == "wrong":
@@ -35,7 +35,7 @@ def wallet(**options):
 
 
 def sums():
-    it = cairn_sdk.Action("cairn_sdk.kinds.Sums")
+    it = cairn_sdk.Action("cairn_sdk.others.Sums")
 
     @it.command("Double")
     def double(number, context):
@@ -60,7 +60,7 @@ def sums():
     def count(number, context):
         for value in range(number.value):
             if value == 3:
-                context.effect("cairn_sdk.kinds.Wallet/Put", pb.Amount(name="a", amount=1))
+                context.effect("cairn_sdk.others.Wallet/Put", pb.Amount(name="a", amount=1))
                 yield None
             if value == 4:
                 context.fail("no further than 4")
