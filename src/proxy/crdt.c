@@ -99,6 +99,7 @@ void crdt_reload(struct crdt *c)
 {
 	must(!c->loading);
 	c->loading = true;
+	c->behind = false;
 	c->seen = 0;
 	c->fresh = crdt_fold_new();
 	c->config.host->load(c->config.host_arg);
@@ -500,7 +501,8 @@ static void on_loaded(struct entity *e, uint64_t sequence)
 	must(c->loading);
 	c->loading = false;
 	crdt_fold_skip_to(c->fresh, sequence);
-	if (c->seen > sequence) { /* what came by the way meanwhile was not kept */
+	bool missed = c->work == CRDT_CATCHING && c->own_sequence > sequence;
+	if (c->seen > sequence || c->behind || missed) { /* what came by the way meanwhile was not kept */
 		crdt_fold_free(c->fresh);
 		crdt_reload(c);
 		finish(c, outermost);
@@ -570,11 +572,13 @@ static void on_follow(struct entity *e, const struct record_view *record)
 {
 	struct crdt *c = crdt_machine(e);
 	bool outermost = begin(c);
-	if (!record_kind_takes_sequence(record->kind))
-		;
-	else if (c->loading)
+	if (!record && c->loading)
+		c->behind = true;
+	else if (!record && c->state == CRDT_READY)
+		crdt_reload(c);
+	else if (record && record_kind_takes_sequence(record->kind) && c->loading)
 		c->seen = record->sequence > c->seen ? record->sequence : c->seen;
-	else if (c->state == CRDT_READY)
+	else if (record && record_kind_takes_sequence(record->kind) && c->state == CRDT_READY)
 		follow(c, record);
 	finish(c, outermost);
 }

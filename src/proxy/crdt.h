@@ -51,7 +51,7 @@ enum crdt_work {
 	CRDT_IDLE,
 	CRDT_APPENDING,	 /* the change of `out` */
 	CRDT_RELOADING,	 /* somebody else made the first delta: then the change again */
-	CRDT_CATCHING,	 /* it is durable; what others wrote before it is not here yet */
+	CRDT_CATCHING,	 /* it is durable; what others wrote before it is being loaded */
 	CRDT_SNAPSHOTTING
 };
 
@@ -86,6 +86,7 @@ struct crdt {
 	struct crdt_fold *fresh; /* being loaded */
 	bool loading;
 	uint64_t seen;		/* while loading: the newest record that came by the way */
+	bool behind;		/* some may have been missed: once more */
 	struct crdt_told *told; /* READY */
 	uint64_t told_sequence; /* the function was told of the stream up to here: `observed` */
 	bool unsure;		/* the function's own change may not be what came of it */

@@ -160,7 +160,8 @@ void crdt_change_appended(struct crdt *c, const struct client_error *error, uint
 	if (error->code != GRPC_OK && error->has_sequence_found && !c->flight->command->repeated) {
 		c->flight->command->repeated = true;
 		c->work = CRDT_RELOADING;
-		crdt_reload(c);
+		if (!c->loading)
+			crdt_reload(c);
 		return;
 	}
 	if (error->code != GRPC_OK) {
@@ -178,8 +179,11 @@ void crdt_change_appended(struct crdt *c, const struct client_error *error, uint
 		give_up(c, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory for a CRDT"));
 		return;
 	}
-	if (sequence > crdt_fold_sequence(c->fold))
+	if (sequence > crdt_fold_sequence(c->fold)) {
 		c->work = CRDT_CATCHING;
+		if (!c->loading)
+			crdt_reload(c);
+	}
 	finish(c);
 }
 

@@ -7,6 +7,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "proxy/feed.h"
 
 #define TABLE_MAGIC 0x456e5462u
 #define SLOT_MAGIC 0x456e536cu
@@ -17,6 +18,7 @@ struct entities {
 	uint32_t magic;
 	struct entities_config config;
 	struct map by_name; /* "service/id" -> slot; only those that take new commands */
+	struct feeds *feeds;
 	struct list all;    /* slot.all, the least recently used first */
 	size_t count;
 	size_t stateless; /* of them, machines of one command */
@@ -123,6 +125,8 @@ static void slot_free(struct slot *s)
 	slot_leave_map(s);
 	slot_drop_call(s);
 	slot_drop_load(s);
+	if (s->machine->ops->on_follow)
+		feeds_leave(t->feeds, span_str(s->stream), s);
 	s->machine->ops->free(s->machine);
 	must(list_empty(&s->deferred));
 	list_remove(&s->all);
@@ -329,8 +333,7 @@ static bool load_again(struct slot_load *load, const struct client_error *error)
 {
 	struct entities *t = load->slot->table;
 	int64_t waited_us = mono_since_us(clock_mono(t->config.clock), load->began);
-	if (!error->unreachable || load->any || load->given_up ||
-	    waited_us >= t->config.load_timeout_ms * 1000)
+	if (!error->unreachable || load->any || load->given_up || waited_us >= t->config.load_timeout_ms * 1000)
 		return false;
 	load->read = NULL;
 	loop_timer_set(load->timer, LOAD_AGAIN_MS);
@@ -414,18 +417,14 @@ static void append_done(const struct client_appended *answer, const struct clien
 static void host_append(void *host, const struct entity_append *append)
 {
 	struct slot *s = slot_of(host);
-	struct client_stream stream = {.stream = span_str(s->stream),
-				       .expect = append->expect,
-				       .sequence = append->expected_sequence,
-				       .events = append->events,
-				       .event_count = append->event_count,
-				       .snapshot = append->snapshot};
+	struct client_stream stream = {.stream = span_str(s->stream), .expect = append->expect,
+				       .sequence = append->expected_sequence, .events = append->events,
+				       .event_count = append->event_count, .snapshot = append->snapshot};
 	must(!s->appending);
 	s->appending = true;
 	s->append_events = append->event_count;
 	s->append_snapshot = append->snapshot != NULL;
-	client_append(s->table->config.journal,
-		      &(struct client_append){.streams = &stream, .stream_count = 1},
+	client_append(s->table->config.journal, &(struct client_append){.streams = &stream, .stream_count = 1},
 		      s->table->config.append_timeout_ms, append_done, s);
 }
 
@@ -512,11 +511,20 @@ static const struct entity_host host_ops = {
 
 /* --- the table ---------------------------------------------------------------------------------------- */
 
+static void follow(void *follower, const struct record_view *record)
+{
+	struct slot *s = slot_of(follower);
+	enter(s);
+	s->machine->ops->on_follow(s->machine, record);
+	leave(s);
+}
+
 struct entities *entities_new(const struct entities_config *config)
 {
 	struct entities *t = mem_xalloc(sizeof *t);
 	t->magic = TABLE_MAGIC;
 	t->config = *config;
+	t->feeds = feeds_new(&(struct feeds_config){config->loop, config->journal, follow});
 	map_init(&t->by_name);
 	list_init(&t->all);
 	return t;
@@ -527,6 +535,7 @@ void entities_free(struct entities *t)
 	if (!t)
 		return;
 	must(t->magic == TABLE_MAGIC && !t->count);
+	feeds_free(t->feeds);
 	map_release(&t->by_name);
 	t->magic = 0;
 	mem_free(t);
@@ -577,18 +586,15 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 	s->id = span_of(s->key + (key.n - id.n), id.n);
 	s->stream = mem_xdup(stream.p, stream.n);
 	s->timer = loop_timer_new(t->config.loop, on_timer, s);
-	struct entity_config config = {.host = &host_ops,
-				       .host_arg = s,
-				       .clock = t->config.clock,
-				       .service = service->name,
-				       .entity_id = s->id,
-				       .stream = span_str(s->stream),
-				       .session = t->config.session,
-				       .passivation_ms = service->passivation_ms,
+	struct entity_config config = {.host = &host_ops, .host_arg = s, .clock = t->config.clock,
+				       .service = service->name, .entity_id = s->id, .stream = span_str(s->stream),
+				       .session = t->config.session, .passivation_ms = service->passivation_ms,
 				       .command_timeout_ms = t->config.command_timeout_ms,
 				       .close_grace_ms = t->config.close_grace_ms,
 				       .reply_max_bytes = t->config.reply_max_bytes};
 	s->machine = service->kind->create(&config);
+	if (service->kind->on_follow)
+		feeds_follow(t->feeds, stream, s);
 	t->count++;
 	if (service->kind->stateful) {
 		map_put(&t->by_name, key, s);
@@ -601,14 +607,12 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 }
 
 /* The entity's id by the method's key fields, behind "service/" in *key. */
-static enum err_code command_key(const struct command *c, struct buf *key, struct span *ret_id,
-				 struct err *err)
+static enum err_code command_key(const struct command *c, struct buf *key, struct span *ret_id, struct err *err)
 {
 	const struct spec_service *service = c->method->service;
 	if (buf_append_span(key, service->name) || buf_append_byte(key, '/'))
 		return err_set(err, ERR_NOMEM, "out of memory");
-	enum err_code code =
-		pb_key_print(c->method->keys, c->method->key_count, c->entity.payload.value, key, err);
+	enum err_code code = pb_key_print(c->method->keys, c->method->key_count, c->entity.payload.value, key, err);
 	if (code)
 		return err_wrap(err, "entity id of %.*s.%.*s", SPAN_ARG(service->name),
 				SPAN_ARG(c->method->pb->name));
@@ -621,8 +625,7 @@ static enum err_code command_key(const struct command *c, struct buf *key, struc
 static struct slot *slot_get(struct entities *t, struct span key, const struct spec_service *service)
 {
 	struct slot *s = map_get(&t->by_name, key);
-	if (!s || s->service == service ||
-	    (s->service->kind == service->kind &&
+	if (!s || s->service == service || (s->service->kind == service->kind &&
 	     span_eq(s->service->persistence_id, service->persistence_id)))
 		return s;
 	slot_leave_map(s);

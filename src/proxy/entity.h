@@ -153,8 +153,8 @@ struct entity_ops {
 	void (*on_record)(struct entity *e, const struct record_view *record);
 	void (*on_loaded)(struct entity *e, uint64_t sequence); /* the stream's newest, to be expected */
 	void (*on_load_failed)(struct entity *e, const struct client_error *error);
-	/* A record of the stream as it is written, by anyone: between on_loaded() and gone(), in order, some may
-	 * be missing, some come twice. NULL: the kind does not follow its stream. */
+	/* A record of the stream as it is written, by anyone, at any time: in order, some come twice. Without one:
+	 * some may have been missed. NULL: the kind does not follow its stream. */
 	void (*on_follow)(struct entity *e, const struct record_view *record);
 	/* error->code GRPC_OK: durable, and sequence is the stream's newest. */
 	void (*on_appended)(struct entity *e, const struct client_error *error, uint64_t sequence);

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 import harness
+import tools
 from crdt import Crdt, flag, gcounter, gset, lww, ormap, orset, pncounter, vote
 from records import End, FromFunction, HalfClose, ToFunction
 from recorder import CRDT_HANDLE, PATIENCE
@@ -176,6 +177,35 @@ def test_the_functions_own_passivation_time_counts(go):
     go.rec.nothing_more()
 
 
+def test_what_another_proxy_writes_is_told(lab):
+    here = Functions(lab)
+    function = lab.function("go-crdt-2", [tools.go_crdt()])
+    rec = lab.recorder(function)
+    proxy = lab.proxy(rec, here.journal, name="cairn-proxy-2")
+    rec.expect_discovery()
+    there = Api(harness.channel_to(proxy.port))
+    path = MODEL + "/ProcessStreamed"
+    answers = there.stub(path)(there.request(path, id="GCounter-1"), timeout=4 * PATIENCE)
+    assert there.as_dict(next(answers)) == {"state": {"gcounter": {}}}
+    # Whose first change comes first is open: what is sure is that both are told of all.
+    here.process("GCounter-1", update(gcounter={"increment": 5}))
+    assert there.as_dict(next(answers)) == {"state": {"gcounter": {"value": "5"}}}
+    there.call(MODEL + "/Process", id="GCounter-1", actions=[update(gcounter={"increment": 2})])
+    assert there.as_dict(next(answers)) == {"state": {"gcounter": {"value": "7"}}}
+    its = Crdt(MODEL, "GCounter-1")
+    stream = here.rec.stream(CRDT_HANDLE)
+    stream.expect(its.init(), ToFunction(), FromFunction(), its.delta(gcounter(2)))
+    other = rec.stream(CRDT_HANDLE)
+    other.expect(its.init(), ToFunction(), FromFunction(), its.delta(gcounter(5)))
+    here.process("GCounter-1", {"delete": {}})
+    with pytest.raises(StopIteration):
+        next(answers)  # the stream ends well
+    stream.expect(ToFunction(), FromFunction(), HalfClose(), End())
+    other.expect(FromFunction(), ToFunction(), FromFunction(), FromFunction(), its.deleted(), HalfClose(), End())
+    here.rec.nothing_more()
+    rec.nothing_more()
+
+
 def test_random_cancellations_leave_the_function_alive(go):
     """A stream_cancelled for an id that it does not know kills a Go function. (No stream ends by itself here: its
     end and a cancellation may always pass each other on the wire.)"""
@@ -189,7 +219,7 @@ def test_random_cancellations_leave_the_function_alive(go):
     def client():
         api, uses = None, 0
         while True:
-            if uses % 50 == 0:  # a connection with too many resets is closed
+            if uses % 50 == 0:  # grpcio resets calls that it has not begun, which ends a connection
                 api = Api(harness.channel_to(go.proxy.port))
             uses += 1
             with lock:

@@ -220,21 +220,38 @@ Test(crdt_entity, own_records_that_come_back_are_nothing_new)
 	rig_expect(R, "command 2:b; append any (gcounter 3) seen 1; answer b y");
 }
 
-Test(crdt_entity, what_was_written_before_its_own_change_is_waited_for)
+Test(crdt_entity, what_was_written_before_its_own_change_is_loaded)
 {
 	start_counter();
 	rig_command(R, "b", false);
 	rig_reply(R, 2, "y", rig_counter(R, 3));
 	rig_appended(R, 3);
-	rig_expect(R, "command 2:b; append any (gcounter 3) seen 1; answer b y");
+	rig_expect(R, "command 2:b; append any (gcounter 3) seen 1; load; answer b y");
 	rig_command(R, "c", false);
 	rig_reply(R, 3, "z", rig_counter(R, 1));
 	rig_expect(R, "command 3:c");
-	rig_record(R, true, 1, 2, 0, rig_counter(R, 7));
-	rig_record(R, true, 0, 3, 1, rig_counter(R, 3));
+	rig_record(R, false, 0, 1, 0, rig_counter(R, 1));
+	rig_record(R, false, 1, 2, 0, rig_counter(R, 7));
+	rig_record(R, false, 0, 3, 1, rig_counter(R, 3));
+	rig_loaded(R, 3);
 	rig_expect(R, "append any (gcounter 1) seen 1");
 	rig_appended(R, 4);
 	rig_expect(R, "answer c z; delta (gcounter 7)");
+}
+
+Test(crdt_entity, what_may_have_been_missed_is_loaded)
+{
+	rig_command(R, "a", false);
+	entity_crdt.on_follow(R->e, NULL);
+	rig_loaded(R, 0);
+	rig_expect(R, "load; load");
+	rig_loaded(R, 0);
+	rig_reply(R, 1, "x", NULL);
+	rig_expect(R, "open; init; command 1:a; answer a x");
+	entity_crdt.on_follow(R->e, NULL);
+	rig_record(R, false, 1, 1, 0, rig_counter(R, 7));
+	rig_loaded(R, 1);
+	rig_expect(R, "load; delta (gcounter 7)");
 }
 
 Test(crdt_entity, a_gap_in_what_is_followed_loads_anew)
