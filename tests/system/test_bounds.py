@@ -201,7 +201,7 @@ def test_records_of_another_kind_are_not_replayed(lab):
     foreign = event(type=HAPPENED, metadata=[rec.Metadata(key="cairn-kind", value=b"value")])
     Journal(stage.journal.port).append(to_stream("model|e", foreign))
     details = stage.failed(stage.send(request("e", "x")), "FAILED_PRECONDITION")
-    assert "value entity" in details and "event sourced" in details and "--namespace" in details
+    assert "value based entity" in details and "event sourced" in details and "--namespace" in details
     stage.quiet()
     answered(stage, "other")
 

@@ -100,8 +100,6 @@ REFUSED = {
     "reserved reflection": (entity(service_name="grpc.reflection.v1alpha.ServerReflection"),
                             "grpc.reflection.v1alpha.ServerReflection"),
     "unknown type": (entity(entity_type="cloudstate.nothing.Such"), "cloudstate.nothing.Such"),
-    "kind not built": (entity(entity_type="cloudstate.action.ActionProtocol"),
-                       "cloudstate.action.ActionProtocol"),
     "a type that is nowhere": (dict(change_files=homeless), "cairn.test.Nothing"),
     "an import that is missing and used": (dict(change_files=missing_import), "other.Type"),
     "garbage": (dict(change=garbage), "."),
