@@ -42,6 +42,7 @@ struct conf {
 	int64_t readers;
 	int64_t not_before_wait_ms;
 	int64_t drain_ms;
+	int64_t compact_min_age_ms, compact_every_ms, compact_rate;
 	bool insecure;
 	const char *log_level;
 	const char *log_format;
@@ -65,6 +66,14 @@ static const struct setting rows[] = {
 	 .help = "How long a read waits for the position it must not be before."},
 	{.name = "drain", .type = SETTING_TIME, .offset = offsetof(struct conf, drain_ms), .fallback = "10s",
 	 .min = 1, .max = 3600000, .help = "How long open calls may go on after SIGTERM."},
+	{.name = "compact-min-age", .type = SETTING_TIME, .offset = offsetof(struct conf, compact_min_age_ms),
+	 .fallback = "1h", .min = 0, .max = 31536000000, .help = "Compaction leaves alone what is younger."},
+	{.name = "compact-every", .type = SETTING_TIME, .offset = offsetof(struct conf, compact_every_ms),
+	 .fallback = "1h", .min = 0, .max = 31536000000,
+	 .help = "How often the journal looks for what compaction can take away; 0: only when asked."},
+	{.name = "compact-rate", .type = SETTING_SIZE, .offset = offsetof(struct conf, compact_rate),
+	 .fallback = "64MiB", .min = 0, .max = 1LL << 40,
+	 .help = "Bytes that compaction may read and write a second; 0: as many as it can."},
 	{.name = "insecure", .type = SETTING_BOOL, .offset = offsetof(struct conf, insecure),
 	 .help = "Serve without authentication on an address beyond loopback."},
 	{.name = "log-level", .type = SETTING_CHOICE, .offset = offsetof(struct conf, log_level),
@@ -283,6 +292,9 @@ static enum err_code app_open(struct app *app, struct err *err)
 		.address = port_is_any(app->conf.listen) ? NULL : app->conf.listen,
 		.reader_threads = (unsigned)app->conf.readers,
 		.not_before_wait_ms = app->conf.not_before_wait_ms,
+		.compact_min_age_ms = app->conf.compact_min_age_ms,
+		.compact_every_ms = app->conf.compact_every_ms,
+		.compact_rate_bytes = app->conf.compact_rate,
 		.threads = true,
 	};
 	struct grpc_server_config server = {.listen = app->conf.listen};

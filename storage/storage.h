@@ -156,6 +156,7 @@ struct storage_unit {
 	uint64_t first, end; /* positions [first, end) */
 	uint64_t bytes;	     /* that it takes up */
 	bool open;	     /* still appended to: nothing can be removed from it */
+	bool removable;	     /* the backend can remove records at all */
 };
 
 /* A record to be removed: nothing but its position and leaf hash stays. Or its body alone, whose hash stays

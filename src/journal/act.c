@@ -17,6 +17,8 @@ static const struct act_kind kinds[] = {
 	{.kind = RECORD_DELETE, .type = "cairn.journal.v1.Deletion", .touch = withhold_touch_delete},
 	{.kind = RECORD_TRUNCATE, .type = "cairn.journal.v1.Truncation", .touch = withhold_touch_other},
 	{.kind = RECORD_ERASE, .type = "cairn.journal.v1.Erasure", .touch = withhold_touch_other},
+	{.kind = RECORD_RETENTION, .type = "cairn.journal.v1.Retention", .touch = withhold_touch_other},
+	{.kind = RECORD_COMPACTION, .type = "cairn.journal.v1.Compaction", .touch = withhold_touch_other},
 	{.kind = RECORD_SESSION_BEGUN,
 	 .type = "cairn.journal.v1.SessionBegun",
 	 .apply = session_apply_begun,

@@ -111,4 +111,30 @@ struct journal_withhold {
 enum err_code journal_withhold_new(const struct journal *j, const struct journal_withhold *request,
 				   struct append **ret, struct append_refusal *ret_refusal);
 
+/* ---- retention, compaction --------------------------------------------------------------------- */
+
+/* Sets the rule for a stream or a category; with all bounds 0 there is none any more. */
+struct journal_retention {
+	bool category;
+	struct span name;
+	uint64_t max_count; /* newest sequences that are kept */
+	int64_t max_age_us;
+	uint64_t before_sequence;
+	struct span reason, actor;
+};
+enum err_code journal_retention_new(const struct journal *j, const struct journal_retention *request,
+				    struct append **ret, struct append_refusal *ret_refusal);
+
+struct journal_compacted {
+	uint64_t units, rewritten; /* looked through, and changed (files: segments) */
+	uint64_t removed, erased;  /* records, and bodies alone */
+	uint64_t bytes_before, bytes_after; /* of those that were rewritten */
+};
+/* err is NULL on success. */
+typedef void journal_compact_fn(const struct journal_compacted *result, const struct err *err, void *arg);
+/* Goes through all of the log as it is now; done runs once, on the mailbox. What is asked for meanwhile comes after
+ * it. ERR_UNAVAILABLE: the journal is stopping. */
+enum err_code journal_compact(struct journal *j, struct span actor, struct mailbox *mailbox,
+			      journal_compact_fn *done, void *arg, struct err *err);
+
 #endif

@@ -244,4 +244,19 @@ struct client_erasure {
 void client_erase(struct client *c, const struct client_erasure *erasure, int64_t deadline_ms,
 		  client_withhold_fn *done, void *arg);
 
+struct client_retention {
+	struct span stream, category; /* one of them */
+	struct span reason;
+	uint64_t max_count, max_age_ms, before_sequence; /* all 0: no rule any more */
+};
+void client_set_retention(struct client *c, const struct client_retention *rule, int64_t deadline_ms,
+			  client_withhold_fn *done, void *arg);
+struct client_compacted {
+	uint64_t units, rewritten, removed, erased, bytes_before, bytes_after;
+};
+typedef void client_compact_fn(const struct client_compacted *result, const struct client_error *error,
+			       void *arg);
+/* deadline_ms 0: none. */
+void client_compact(struct client *c, int64_t deadline_ms, client_compact_fn *done, void *arg);
+
 #endif

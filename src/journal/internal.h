@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "journal/compact.h"
 #include "journal/journal.h"
 #include "journal/reader.h"
 #include "journal/sequencer.h"
@@ -26,6 +27,7 @@ struct journal {
 	struct sequencer *sequencer;
 	struct pool *pool;
 	struct tail *tail;
+	struct compactor *compactor; /* NULL: by hand */
 };
 
 /* The sequencer tells that the durable head is now here, and what was appended below it (count 0: it

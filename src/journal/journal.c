@@ -76,6 +76,8 @@ void journal_committed(struct journal *j, uint64_t head, struct wall_time last_c
 	bool withheld = false;
 	for (size_t i = 0; i < count && !plant("erased-served-from-tail"); i++)
 		withheld = withheld || withhold_is_in(appends[i]);
+	if (withheld && j->compactor)
+		compactor_touch(j->compactor);
 	if (count > 0 && !withheld)
 		tail_publish(j->tail, appends, count, head);
 	else
@@ -93,6 +95,7 @@ static void on_committed(void *arg, uint64_t head, struct wall_time last_commit,
 
 static void journal_free(struct journal *j)
 {
+	compactor_free(j->compactor);
 	sequencer_free(j->sequencer);
 	pool_free(j->pool);
 	tail_free(j->tail);
@@ -130,6 +133,15 @@ static enum err_code open_parts(struct journal *j, const struct journal_config *
 	return code;
 }
 
+static enum err_code open_compactor(struct journal *j, const struct journal_config *config, struct err *err)
+{
+	struct compactor_config compactor = {.journal = j,
+					     .min_age_us = config->compact_min_age_ms * 1000,
+					     .every_ms = config->compact_every_ms,
+					     .rate_bytes_second = config->compact_rate_bytes};
+	return config->threads ? compactor_new(&compactor, &j->compactor, err) : ERR_OK;
+}
+
 enum err_code journal_open(const struct journal_config *config, struct journal **ret, struct err *err)
 {
 	must(config);
@@ -150,13 +162,17 @@ enum err_code journal_open(const struct journal_config *config, struct journal *
 		code = storage_open(config->storage_uri, &storage, &j->storage, err);
 	}
 	if (!code)
+		code = open_compactor(j, config, err);
+	if (!code)
 		code = open_parts(j, config, err);
 	if (code) {
 		journal_free(j);
 		return code;
 	}
-	if (config->threads)
+	if (config->threads) {
 		sequencer_start(j->sequencer);
+		compactor_start(j->compactor);
+	}
 	*ret = j;
 	return ERR_OK;
 }
@@ -174,6 +190,7 @@ void journal_stop(struct journal *j)
 	if (j->stopped)
 		return;
 	j->stopped = true;
+	compactor_stop(j->compactor);
 	sequencer_stop(j->sequencer);
 	pool_stop(j->pool);
 }

@@ -48,15 +48,16 @@ struct journal_config {
 	bool threads;               /* false: tests, with journal_step() */
 	int64_t not_before_wait_ms; /* how long a read waits for its not_before; 0: 5000 */
 	int64_t slow_append_ms;     /* a batch slower than this is logged; 0: 1000 */
+	/* With threads: nothing younger goes; how often it looks by itself (0: never); bytes a second (0: all) */
+	int64_t compact_min_age_ms, compact_every_ms, compact_rate_bytes;
 };
 
 enum err_code journal_open(const struct journal_config *config, struct journal **ret, struct err *err);
-/* Stops the threads; appends that were accepted are still decided and answered. Afterwards the owner
- * drains all mailboxes, whose reads must be closed, and then calls journal_close(). */
+/* Stops the threads; what was accepted is still answered. Afterwards the owner drains all mailboxes, whose
+ * reads must be closed, and then calls journal_close(). */
 void journal_stop(struct journal *j);
 void journal_close(struct journal *j); /* stops it first, if need be; closes the storage. NULL is fine */
-/* threads = false: decides one batch of what waits and serves all reads that wait; false if there was
- * nothing to do. */
+/* threads = false: decides one batch of what waits, serves all reads that wait; false: there was nothing. */
 bool journal_step(struct journal *j);
 
 /* A place in one journal's history: `position` is that of the next record to come. */
@@ -258,8 +259,7 @@ struct journal_load {
 	struct span stream;
 	bool has_at_sequence;
 	uint64_t at_sequence;
-	/* Erased events are left out; else they end the load with ERR_CONFLICT, "erased: ...". (Those of a
-	 * stream that was erased as a whole afterwards are left out in either case.) */
+	/* Erased events are left out, else end it (ERR_CONFLICT); those of an erasure as a whole always are. */
 	bool skip_erased;
 	struct journal_cursor not_before; /* incarnation 0: none */
 };

@@ -37,6 +37,8 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		{.path = JOURNAL_METHOD("Delete"), .unary = service_delete, .arg = s},
 		{.path = JOURNAL_METHOD("Truncate"), .unary = service_truncate, .arg = s},
 		{.path = JOURNAL_METHOD("Erase"), .unary = service_erase, .arg = s},
+		{.path = JOURNAL_METHOD("SetRetention"), .unary = service_set_retention, .arg = s},
+		{.path = JOURNAL_METHOD("Compact"), .unary = service_compact, .arg = s},
 	};
 
 	_Static_assert(sizeof(methods) == sizeof(s->methods), "the table has room for every method");

@@ -25,7 +25,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
-	struct grpc_method methods[16];
+	struct grpc_method methods[18];
 };
 
 /* service.c */
@@ -82,6 +82,10 @@ void service_watches_drain(struct service_loop *l);
 /* service_facts.c */
 void service_stat(struct grpc_call *call, struct span request, void *arg);
 void service_list_streams(struct grpc_call *call, struct span request, void *arg);
+
+/* service_compact.c */
+void service_set_retention(struct grpc_call *call, struct span request, void *arg);
+void service_compact(struct grpc_call *call, struct span request, void *arg);
 
 /* service_withhold.c */
 void service_delete(struct grpc_call *call, struct span request, void *arg);

@@ -45,7 +45,7 @@ bool withhold_is_in(const struct append *a)
 {
 	for (size_t i = 0; a->act && i < a->item_count; i++)
 		if (a->items[i].kind == RECORD_DELETE || a->items[i].kind == RECORD_TRUNCATE ||
-		    a->items[i].kind == RECORD_ERASE)
+		    a->items[i].kind == RECORD_ERASE || a->items[i].kind == RECORD_COMPACTION)
 			return true;
 	return false;
 }
@@ -164,7 +164,7 @@ static const struct act_ops withhold_ops = {withhold_decide, withhold_encode, wi
 /* ---- asking ---------------------------------------------------------------------------------- */
 
 /* Which streams are anybody's to delete: those that are anybody's to append to. */
-static enum err_code check_stream(struct span stream, struct err *err)
+enum err_code withhold_check_stream(struct span stream, struct err *err)
 {
 	enum err_code code = record_check_stream(stream, err);
 	if (code)
@@ -177,16 +177,23 @@ static enum err_code check_stream(struct span stream, struct err *err)
 	return ERR_OK;
 }
 
-static enum err_code check(const struct journal_withhold *q, struct err *err)
+enum err_code withhold_check_reason(struct span reason, struct err *err)
 {
-	if (q->reason.n == 0)
+	if (reason.n == 0)
 		return err_set(err, ERR_INVALID, "a reason is missing: say why this is done, it is recorded");
-	if (q->reason.n > LIMIT_REASON_BYTES || !utf8_valid_no_controls(q->reason))
+	if (reason.n > LIMIT_REASON_BYTES || !utf8_valid_no_controls(reason))
 		return err_set(err, ERR_INVALID,
 			       "the reason is not UTF-8 of at most %zu bytes without control characters",
 			       LIMIT_REASON_BYTES);
+	return ERR_OK;
+}
+
+static enum err_code check(const struct journal_withhold *q, struct err *err)
+{
+	if (withhold_check_reason(q->reason, err))
+		return err->code;
 	for (size_t i = 0; i < q->stream_count; i++)
-		if (check_stream(q->streams[i], err))
+		if (withhold_check_stream(q->streams[i], err))
 			return err->code;
 	if (q->kind == RECORD_TRUNCATE && q->before_sequence < 2)
 		return err_set(err, ERR_INVALID,

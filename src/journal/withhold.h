@@ -12,7 +12,10 @@
 void withhold_touch_delete(struct storage_stream_fact *fact);
 void withhold_touch_other(struct storage_stream_fact *fact);
 
-/* Does the append have an act that withholds what was given before? */
+/* Does the append have an act that withholds or takes away what was given before? */
 bool withhold_is_in(const struct append *a);
+/* Of requests: a stream that is anybody's to delete; a reason. */
+enum err_code withhold_check_stream(struct span stream, struct err *err);
+enum err_code withhold_check_reason(struct span reason, struct err *err);
 
 #endif

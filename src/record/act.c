@@ -17,6 +17,8 @@ const char *record_kind_name(uint32_t kind)
 	case RECORD_DELETE: return "delete";
 	case RECORD_TRUNCATE: return "truncate";
 	case RECORD_ERASE: return "erase";
+	case RECORD_RETENTION: return "retention";
+	case RECORD_COMPACTION: return "compaction";
 	case RECORD_SESSION_BEGUN: return "session begun";
 	case RECORD_SESSION_ENDED: return "session ended";
 	case RECORD_GRANT: return "grant";
@@ -31,7 +33,8 @@ bool record_kind_takes_sequence(uint32_t kind)
 
 bool record_kind_is_content(uint32_t kind)
 {
-	return kind != RECORD_DELETE && kind != RECORD_TRUNCATE && kind != RECORD_ERASE;
+	return kind != RECORD_DELETE && kind != RECORD_TRUNCATE && kind != RECORD_ERASE &&
+	       kind != RECORD_RETENTION && kind != RECORD_COMPACTION;
 }
 
 /* Numbers of the fields of Truncation and Erasure. */
@@ -59,7 +62,9 @@ bool record_act_get(const struct record_view *view, struct record_act *ret)
 	uint64_t numbers[8] = {0};
 	uint32_t there;
 	struct record_act act = {0};
-	if (record_kind_is_content(view->kind) || view->content != RECORD_BODY)
+	if (view->kind != RECORD_DELETE && view->kind != RECORD_TRUNCATE && view->kind != RECORD_ERASE)
+		return false;
+	if (view->content != RECORD_BODY)
 		return false;
 	if (!data_fields(view->data, numbers, &there))
 		return false;

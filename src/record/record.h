@@ -32,9 +32,11 @@ enum record_kind {
 	RECORD_DELETE = 3,
 	RECORD_TRUNCATE = 4,
 	RECORD_ERASE = 5,
+	RECORD_RETENTION = 6,
 	RECORD_SESSION_BEGUN = 7,
 	RECORD_SESSION_ENDED = 8,
 	RECORD_GRANT = 9,
+	RECORD_COMPACTION = 12,
 };
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
 /* Does a record of this kind take the stream's next sequence? */

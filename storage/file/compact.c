@@ -53,6 +53,7 @@ enum err_code file_unit(struct storage_reader *r, uint64_t position, struct stor
 	if (code)
 		return code;
 	ret->bytes = atomic_load(&segment->end);
+	ret->removable = !s->read_only;
 	file_segment_put(&s->segments, segment);
 	return ERR_OK;
 }

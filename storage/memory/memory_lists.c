@@ -106,7 +106,7 @@ enum err_code memory_unit(struct storage_reader *r, uint64_t position, struct st
 	(void)err;
 	lock_read(m);
 	must(position < m->count);
-	struct storage_unit unit = {.first = position - position % UNIT_RECORDS};
+	struct storage_unit unit = {.first = position - position % UNIT_RECORDS, .removable = true};
 	unit.end = unit.first + UNIT_RECORDS < m->count ? unit.first + UNIT_RECORDS : m->count;
 	for (uint64_t i = unit.first; i < unit.end; i++)
 		unit.bytes += m->records[i].bytes.n;

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 
 import pytest
@@ -104,6 +105,70 @@ def test_who_takes_away_says_why_and_means_it(cairn):
     done = cairn("delete", "$sessions", "--reason", "x", "--yes")
     assert done.code == 2 and b"journal's own" in done.err, done.err
     assert len(read(cairn, "s")) == 3
+
+
+def where(folder, text):
+    """Files below the folder that have the text in them."""
+    return [str(p) for p in folder.rglob("*") if p.is_file() and text in p.read_bytes()]
+
+
+def test_what_was_erased_is_gone_from_the_disk(lab, tmp_path):
+    journal = lab.cairnd(options=["--compact-min-age", "0"])
+    env = {**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % journal.port}
+
+    def cairn(*arguments):
+        return Result(subprocess.run([tools.program("cairn"), *arguments], capture_output=True, timeout=30, env=env))
+
+    for n in range(200):
+        assert cairn("append", "user|%d" % (n % 5), "a secret of user %d, number %d" % (n % 5, n)).code == 0
+    folder = tmp_path / "data"
+    assert where(folder, b"a secret of user 3") and where(folder, b"a secret of user 4")
+    assert cairn("erase", "user|3", "--reason", "asked", "--yes").code == 0
+    assert b"a secret of user 3" not in cairn("read", "-o", "json").out
+    assert cairn("delete", "user|4", "--reason", "asked", "--yes").code == 0
+    done = cairn("compact", "-o", "jsonl")
+    assert done.code == 0, done.err
+    (row,) = done.rows()
+    # Of a deleted stream the newest event stays without its body only while its sequence is the newest taken.
+    assert (row["rewritten"], row["removed"], row["erased"]) == (1, 40, 40), row
+    assert where(folder, b"a secret of user 3") == [] and where(folder, b"a secret of user 4") == []
+    assert where(folder, b"a secret of user 2")
+    assert [r["kind"] for r in read(cairn, "$acts")] == ["compaction"]
+    left = read(cairn)
+    assert len(left) == 200 - 40 + 2 and sum(r.get("erased", False) for r in left) == 40
+    # A start finds the same, with the index and without.
+    for indexed in (True, False):
+        journal.terminate()
+        if not indexed:
+            shutil.rmtree(folder / "index")
+        journal.start()
+        journal.ready()
+        assert read(cairn) == left
+    assert cairn("compact", "-o", "jsonl").rows()[0]["rewritten"] == 0
+
+
+def test_retention_of_a_category(lab):
+    journal = lab.cairnd(options=["--compact-min-age", "0"])
+    env = {**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % journal.port}
+
+    def cairn(*arguments):
+        return Result(subprocess.run([tools.program("cairn"), *arguments], capture_output=True, timeout=30, env=env))
+
+    for _ in range(4):
+        for stream in ("value|1", "value|2", "kept|1"):
+            assert cairn("append", stream, "x").code == 0
+    done = cairn("retention", "--category", "value", "--max-count", "1", "--reason", "values", "--yes", "-o", "jsonl")
+    assert done.code == 0, done.err
+    assert done.rows()[0]["did"] == "rule set"
+    assert cairn("retention", "value|2", "--max-count", "3", "--reason", "more of it", "--yes").code == 0
+    assert cairn("retention", "value|2", "--reason", "x", "--yes").code == 2
+    assert cairn("retention", "value|2", "--none", "--max-count", "3", "--reason", "x", "--yes").code == 2
+    assert cairn("retention", "--category", "value", "--before", "3", "--reason", "x", "--yes").code == 2
+    assert cairn("compact").code == 0
+    assert [r["sequence"] for r in read(cairn, "value|1")] == [4]
+    assert [r["sequence"] for r in read(cairn, "value|2")] == [2, 3, 4]
+    assert len(read(cairn, "kept|1")) == 4
+    assert cairn("append", "value|1", "x", "--expect", "4").code == 0
 
 
 @pytest.mark.parametrize("answer,code,left", [(b"no\n", 1, 3), (b"yes\n", 0, 1)])

@@ -1,0 +1,375 @@
+/* Retention and compaction on a journal with its threads, over memory and over files with small segments. */
+#include <config.h>
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "fixture.h"
+#include "journal/acts.h"
+#include "storage/file/file.h"
+#include "tests/unit/scale.h"
+
+struct rig {
+	bool file;
+	char dir[64];
+	struct journal *journal;
+	struct storage *storage; /* the journal's */
+	struct mailbox mailbox;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool woken;
+	unsigned next_id;
+	/* of the last act or append */
+	bool done;
+	enum err_code code;
+	size_t records;
+	struct journal_compacted compacted;
+	int64_t min_age_ms;
+};
+
+static void rig_wake(void *arg)
+{
+	struct rig *r = arg;
+	pthread_mutex_lock(&r->lock);
+	r->woken = true;
+	pthread_cond_signal(&r->cond);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void rig_start(struct rig *r)
+{
+	struct err err = {0};
+	if (r->file) {
+		struct storage_config config = {.location = span_str(r->dir), .clock = &clock_system};
+		struct file_options options = file_options_default;
+		options.segment_bytes = 64 * KIB;
+		options.recent_records = 500;
+		cr_assert_eq(file_open_with(&config, &options, &r->storage, &err), ERR_OK, "%s", err.text);
+	} else {
+		struct storage_config config = {0};
+		cr_assert_eq(storage_open("memory", &config, &r->storage, &err), ERR_OK);
+	}
+	struct journal_config config = {
+		.storage = r->storage, .threads = true, .compact_min_age_ms = r->min_age_ms};
+	cr_assert_eq(journal_open(&config, &r->journal, &err), ERR_OK, "%s", err.text);
+}
+
+static void rig_open(struct rig *r, bool file)
+{
+	*r = (struct rig){.file = file, .dir = "/tmp/compact.XXXXXX"};
+	log_setup(LOG_WARN, LOG_LOGFMT);
+	cr_assert(mkdtemp(r->dir));
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->cond, NULL);
+	mailbox_init(&r->mailbox, rig_wake, r);
+	rig_start(r);
+}
+
+static void rig_close(struct rig *r)
+{
+	char command[96];
+	journal_stop(r->journal);
+	mailbox_drain(&r->mailbox);
+	journal_close(r->journal);
+	mailbox_release(&r->mailbox);
+	snprintf(command, sizeof(command), "rm -rf '%s'", r->dir);
+	cr_assert_eq(system(command), 0);
+}
+
+static void rig_wait(struct rig *r)
+{
+	while (!r->done) {
+		pthread_mutex_lock(&r->lock);
+		while (!r->woken)
+			pthread_cond_wait(&r->cond, &r->lock);
+		r->woken = false;
+		pthread_mutex_unlock(&r->lock);
+		mailbox_drain(&r->mailbox);
+	}
+}
+
+static void rig_done(struct append *append, void *arg)
+{
+	struct rig *r = arg;
+	const struct append_answer *answer = append_answer(append);
+	r->code = answer->code;
+	r->records = answer->code ? 0 : answer->record_count;
+	r->done = true;
+	append_unref(append);
+}
+
+static void rig_give(struct rig *r, struct append *a)
+{
+	struct err err = {0};
+	r->done = false;
+	cr_assert_eq(journal_append(r->journal, &a, &r->mailbox, rig_done, r, &err), ERR_OK, "%s", err.text);
+	rig_wait(r);
+}
+
+static void rig_append(struct rig *r, const char *stream, const char *data, bool snapshot)
+{
+	struct append_record record = {.type = SPAN("t"), .data = span_str(data)};
+	struct append_stream s = {.name = span_str(stream), .events = &record, .event_count = 1};
+	if (snapshot)
+		s = (struct append_stream){.name = span_str(stream), .snapshot = &record};
+	struct append_request request = {.streams = &s, .stream_count = 1};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	cr_assert_eq(append_new(r->journal, &request, &a, &refusal), ERR_OK, "%s", refusal.err.text);
+	rig_give(r, a);
+	cr_assert_eq(r->code, ERR_OK);
+}
+
+/* One event each of so many streams "PREFIX|N", in one append. */
+static void rig_append_many(struct rig *r, const char *prefix, size_t count, size_t bytes)
+{
+	struct append_record record = {.type = SPAN("t")};
+	struct append_stream *s = mem_xalloc(count * sizeof(*s));
+	char (*names)[64] = mem_xalloc(count * sizeof(*names));
+	char *data = mem_xalloc(bytes + 1);
+	memset(data, 'v', bytes);
+	record.data = span_of(data, bytes);
+	for (size_t i = 0; i < count; i++) {
+		snprintf(names[i], sizeof(names[i]), "%s|%zu", prefix, i);
+		s[i] = (struct append_stream){.name = span_str(names[i]), .events = &record, .event_count = 1};
+	}
+	struct append_request request = {.streams = s, .stream_count = count};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	cr_assert_eq(append_new(r->journal, &request, &a, &refusal), ERR_OK, "%s", refusal.err.text);
+	rig_give(r, a);
+	cr_assert_eq(r->code, ERR_OK);
+	mem_free(s);
+	mem_free(names);
+	mem_free(data);
+}
+
+static void rig_withhold(struct rig *r, uint32_t kind, const char *stream, uint64_t from)
+{
+	struct span name = span_str(stream);
+	struct journal_withhold q = {.kind = kind,
+				     .streams = &name,
+				     .stream_count = 1,
+				     .reason = SPAN("asked"),
+				     .from_sequence = from,
+				     .to_sequence = from};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	cr_assert_eq(journal_withhold_new(r->journal, &q, &a, &refusal), ERR_OK, "%s", refusal.err.text);
+	rig_give(r, a);
+	cr_assert_eq(r->code, ERR_OK);
+}
+
+static void rig_rule(struct rig *r, bool category, const char *name, uint64_t max_count, int64_t max_age_us)
+{
+	struct journal_retention q = {.category = category,
+				      .name = span_str(name),
+				      .max_count = max_count,
+				      .max_age_us = max_age_us,
+				      .reason = SPAN("enough")};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	cr_assert_eq(journal_retention_new(r->journal, &q, &a, &refusal), ERR_OK, "%s", refusal.err.text);
+	rig_give(r, a);
+	cr_assert_eq(r->code, ERR_OK);
+}
+
+static void on_compacted(const struct journal_compacted *result, const struct err *err, void *arg)
+{
+	struct rig *r = arg;
+	r->code = err ? err->code : ERR_OK;
+	cr_assert(!err, "%s", err ? err->text : "");
+	r->compacted = *result;
+	r->done = true;
+}
+
+static void rig_compact(struct rig *r)
+{
+	struct err err = {0};
+	r->done = false;
+	cr_assert_eq(journal_compact(r->journal, SPAN("me"), &r->mailbox, on_compacted, r, &err), ERR_OK, "%s",
+		     err.text);
+	rig_wait(r);
+}
+
+struct seen {
+	size_t records, bodies, removed;
+	uint64_t sequences;
+};
+
+/* By a reader of storage: raw, or as given; of a stream, or (NULL) of everything. */
+static struct seen rig_see(struct rig *r, const char *stream, bool raw)
+{
+	struct storage_query q = {.source = stream ? STORAGE_STREAM : STORAGE_ALL,
+				  .name = span_str(stream),
+				  .include_system = true,
+				  .raw = raw,
+				  .below_position = UINT64_MAX,
+				  .max_bytes = MIB};
+	struct storage_page page = {0};
+	struct storage_reader *reader;
+	struct seen seen = {0};
+	struct err err = {0};
+	struct buf buf;
+	buf_init(&buf, 8 * MIB);
+	cr_assert_eq(storage_reader_open(r->storage, &reader, &err), ERR_OK);
+	while (!page.end) {
+		struct span run, entry;
+		struct record_view v;
+		buf_clear(&buf);
+		cr_assert_eq(storage_read(reader, &q, &buf, &page, &err), ERR_OK, "%s", err.text);
+		for (run = buf_span(&buf); record_next(&run, &entry, NULL, NULL) == ERR_OK;) {
+			cr_assert_eq(record_decode(entry, &v, &err), ERR_OK, "%s", err.text);
+			seen.records++;
+			seen.bodies += record_has_body(entry);
+			seen.removed += record_is_removed(entry);
+			seen.sequences = seen.sequences * 10 + (stream ? v.sequence : 0);
+		}
+		q.from = page.next;
+	}
+	storage_reader_close(reader);
+	buf_release(&buf);
+	return seen;
+}
+
+static struct criterion_test_params both(void)
+{
+	static bool files[] = {false, true};
+	return cr_make_param_array(bool, files, 2);
+}
+#define COMPACT(name_)                                      \
+	static void compact_##name_(struct rig *r);         \
+	ParameterizedTestParameters(compact, name_)         \
+	{                                                   \
+		return both();                              \
+	}                                                   \
+	ParameterizedTest(bool *file, compact, name_)       \
+	{                                                   \
+		struct rig rig;                             \
+		rig_open(&rig, *file);                      \
+		compact_##name_(&rig);                      \
+		rig_close(&rig);                            \
+	}                                                   \
+	static void compact_##name_(struct rig *r)
+
+COMPACT(takes_what_was_deleted_and_the_bodies_of_what_was_erased)
+{
+	for (int i = 0; i < 4; i++) {
+		rig_append(r, "a|1", "one", false);
+		rig_append(r, "a|2", "two", false);
+	}
+	rig_append(r, "a|2", "state", true);
+	rig_withhold(r, RECORD_DELETE, "a|1", 0);
+	rig_withhold(r, RECORD_ERASE, "a|2", 2);
+	struct seen before = rig_see(r, NULL, false);
+	rig_compact(r);
+	cr_assert_eq(r->compacted.rewritten, 1u);
+	cr_assert_eq(r->compacted.removed, 4u);
+	cr_assert_eq(r->compacted.erased, 2u); /* the event and the snapshot */
+	if (r->file)
+		cr_assert_lt(r->compacted.bytes_after, r->compacted.bytes_before);
+	struct seen given = rig_see(r, NULL, false), stored = rig_see(r, NULL, true);
+	cr_assert_eq(given.records, before.records + 1); /* what was removed is listed */
+	cr_assert_eq(given.bodies, before.bodies + 1);
+	cr_assert_eq(stored.removed, 4u);
+	cr_assert_eq(stored.bodies, given.bodies, "a body that is not given is still there");
+	rig_append(r, "a|1", "again", false);
+	cr_assert_eq(rig_see(r, "a|1", false).sequences, 56u); /* the deletion and the event after it */
+	rig_compact(r);
+	cr_assert_eq(r->compacted.rewritten, 0u, "there is nothing left");
+}
+
+COMPACT(keeps_what_rules_keep_and_of_each_stream_the_newest)
+{
+	for (int i = 0; i < 5; i++) {
+		rig_append(r, "v|1", "x", false);
+		rig_append(r, "v|2", "x", false);
+		rig_append(r, "w|1", "x", false);
+		rig_append(r, "w|2", "x", false);
+		if (i == 1)
+			rig_append(r, "v|2", "state", true);
+	}
+	rig_rule(r, true, "v", 2, 0);
+	rig_rule(r, false, "v|1", 3, 0); /* its own wins */
+	rig_rule(r, true, "w", 0, 1);	 /* all is too old */
+	rig_rule(r, false, "w|2", 1, 0);
+	rig_rule(r, false, "w|2", 0, 0); /* none any more: the category's */
+	rig_append(r, "x", "x", false);
+	usleep(2000); /* older than a microsecond, by any clock */
+	rig_compact(r);
+	cr_assert_eq(rig_see(r, "v|1", false).sequences, 345u);
+	cr_assert_eq(rig_see(r, "v|2", false).sequences, 245u, "the newest snapshot stays");
+	cr_assert_eq(rig_see(r, "w|1", false).sequences, 5u);
+	cr_assert_eq(rig_see(r, "w|2", false).sequences, 5u);
+	struct storage_stream_fact fact = {.name = SPAN("v|2")};
+	struct storage_reader *reader;
+	struct storage_stream_info info;
+	struct arena arena;
+	struct err err = {0};
+	bool exists;
+	arena_init(&arena, MIB);
+	cr_assert_eq(storage_reader_open(r->storage, &reader, &err), ERR_OK);
+	cr_assert_eq(storage_stat(reader, fact.name, &arena, &info, &exists, &err), ERR_OK);
+	cr_assert_eq(info.records, 3u);
+	cr_assert_eq(info.sequence, 5u);
+	storage_reader_close(reader);
+	arena_release(&arena);
+}
+
+COMPACT(leaves_alone_what_is_young)
+{
+	journal_close(r->journal);
+	mailbox_drain(&r->mailbox);
+	r->min_age_ms = 3600000;
+	rig_start(r);
+	rig_append(r, "a|1", "one", false);
+	rig_append(r, "a|1", "one", false);
+	rig_withhold(r, RECORD_DELETE, "a|1", 0);
+	rig_compact(r);
+	cr_assert_eq(r->compacted.rewritten, 0u);
+}
+
+/* Many value streams under one rule, written again and again, while they are read and appended to. */
+COMPACT(many_value_streams_under_one_rule)
+{
+	size_t streams = test_scaled(3000);
+	rig_rule(r, true, "v", 1, 0);
+	for (int round = 0; round < 4; round++)
+		for (size_t i = 0; i < streams; i += 1000) {
+			char prefix[32];
+			snprintf(prefix, sizeof(prefix), "v|%zu", i);
+			rig_append_many(r, prefix, streams - i < 1000 ? streams - i : 1000, 20);
+		}
+	rig_append(r, "other", "x", false);
+	struct err err = {0};
+	r->done = false;
+	cr_assert_eq(journal_compact(r->journal, SPAN("me"), &r->mailbox, on_compacted, r, &err), ERR_OK);
+	for (int i = 0; i < 20; i++) { /* it serves meanwhile */
+		struct seen seen = rig_see(r, "v|0|1", false);
+		cr_assert(seen.records >= 1 && seen.sequences % 10 == 4);
+	}
+	rig_wait(r);
+	cr_assert_eq(r->compacted.removed, 3 * streams);
+	struct seen given = rig_see(r, NULL, false);
+	cr_assert_eq(given.records, streams + 2 + r->compacted.rewritten);
+	cr_assert_lt(r->compacted.bytes_after, r->compacted.bytes_before);
+	rig_append(r, "v|0|1", "x", false);
+	cr_assert_eq(rig_see(r, "v|0|1", false).sequences, 45u);
+}
+
+Test(compact, asked_of_a_journal_without_threads_says_so)
+{
+	struct bench b;
+	struct err err = {0};
+	bench_open(&b);
+	cr_assert_eq(journal_compact(b.journal, SPAN("me"), &b.mailbox, on_compacted, NULL, &err),
+		     ERR_UNSUPPORTED);
+	bench_close(&b);
+}
