@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "base/plant.h"
 #include "grpc/conn.h"
 #include "grpc/gzip.h"
 #include "grpc/wire.h"
@@ -471,7 +472,9 @@ static bool call_begin_again(struct grpc_call *call)
 {
 	struct stream *s = call->stream;
 	bool half_closed = s->out_ended;
-	if (call->state != CALL_OPEN || !call->resend || call->refused || s->got_headers)
+	/* Red under it: retry, what_was_begun_is_not_begun_again. */
+	bool begun = s->got_headers && !plant("begun-call-begun-again");
+	if (call->state != CALL_OPEN || !call->resend || call->refused || begun)
 		return false;
 	stream_reopen(s);
 	if (stream_write(s, buf_span(&call->sent)))
@@ -715,7 +718,8 @@ static void call_client_on_headers(struct stream *s)
 		return;
 	}
 	call->got_headers = true;
-	call_forget_sent(call);
+	if (!plant("begun-call-begun-again"))
+		call_forget_sent(call);
 	if (call->ops->on_headers)
 		call->ops->on_headers(call, &call->metadata, call->user);
 }

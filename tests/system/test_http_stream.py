@@ -1,5 +1,5 @@
 """Server streaming over HTTP, and what HTTP makes of the other streaming kinds (contract, section 2), on HTTP/1.1 and
-HTTP/2. The test plays the function, whose Act is an action."""
+HTTP/2. The test plays the function, whose Act is an action; at the end the Go SDK's CRDTs are watched."""
 
 import http.client
 import json
@@ -7,9 +7,11 @@ import json
 import pytest
 
 import harness
+from crdt import Crdt
 from kinds import ACT, Kinds, request, response
-from recorder import CANCEL, PATIENCE
-from records import Broken, HalfClose, Reset
+from recorder import CANCEL, CRDT_HANDLE, PATIENCE
+from records import Broken, FromFunction, HalfClose, Reset, ToFunction
+from test_crdt_go import MODEL, Functions, update
 from test_grpc_wire import Wire
 
 JSON = {"Content-Type": "application/json"}
@@ -211,3 +213,24 @@ def test_a_function_that_dies_in_mid_stream(stage):
     stage.rec.expect_discovery()
     harness.eventually(lambda: harness.status_of(stage.proxy.management, "/ready") == 200, "it is ready")
     stage.quiet()
+
+
+def test_a_crdt_is_watched_by_events_and_its_watcher_may_leave(lab):
+    go = Functions(lab)
+    path, body = "/%s/ProcessStreamed" % MODEL, b'{"id": "GSet-1"}'
+    watcher = Http1(go, path, body, Accept=EVENTS).begin()
+    assert watcher.line() == b'data: {"state":{"gset":{"elements":[]}}}\n'
+    leaver = Wire(go.proxy.port)
+    number = leaver.open(path, ("content-type", "application/json"))
+    leaver.send(number, body, end=True)
+    leaver.until(lambda: leaver.streams[number].data == b'{"state":{"gset":{"elements":[]}}}\n')
+    stream, its = go.rec.stream(CRDT_HANDLE), Crdt(MODEL, "GSet-1")
+    stream.expect(its.init(), ToFunction(), FromFunction(), ToFunction(), FromFunction())
+    leaver.h2.reset_stream(number, CANCEL)
+    leaver.flush()
+    stream.expect(its.cancelled(2))
+    assert stream.next(FromFunction).stream_cancelled_response.command_id == 2
+    leaver.close()
+    go.process("GSet-1", update(gset={"add": "a"}))
+    assert [watcher.line(), watcher.line()] == [b"\n", b'data: {"state":{"gset":{"elements":["a"]}}}\n']
+    watcher.close()
