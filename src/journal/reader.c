@@ -32,6 +32,7 @@ struct pool {
 	pthread_mutex_t lock; /* guards the rest, and all jobs */
 	pthread_cond_t wake;
 	struct list queue, parked;
+	struct mono_time earliest; /* while jobs are parked, a thread that sleeps wakes then */
 	bool stopping;
 };
 
@@ -78,6 +79,8 @@ static bool sweep_parked(struct pool *p, struct mono_time now, struct mono_time 
 		any = true;
 	}
 	atomic_store(&p->parked_lowest, lowest);
+	if (any)
+		p->earliest = *ret_earliest;
 	return any;
 }
 
@@ -91,6 +94,16 @@ void pool_head_moved(struct pool *p, uint64_t head)
 	sweep_parked(p, clock_mono(p->config.clock), &earliest);
 	pthread_mutex_unlock(&p->lock);
 	pthread_cond_broadcast(&p->wake);
+}
+
+/* Under the lock. Who waits is announced before the head is read again: whoever moves it then sees it. */
+static bool must_wait(struct pool *p, uint64_t not_before)
+{
+	if (not_before <= atomic_load(&p->head))
+		return false;
+	if (not_before < atomic_load(&p->parked_lowest))
+		atomic_store(&p->parked_lowest, not_before);
+	return not_before > atomic_load(&p->head);
 }
 
 void pool_submit(struct pool *p, struct job *job, uint64_t not_before, int64_t wait_us)
@@ -111,20 +124,23 @@ void pool_submit(struct pool *p, struct job *job, uint64_t not_before, int64_t w
 		mailbox_post(job->mailbox, &job->task);
 		return;
 	}
-	/* Announced before the head is read: whoever moves it afterwards sees that someone waits. */
-	if (not_before < atomic_load(&p->parked_lowest))
-		atomic_store(&p->parked_lowest, not_before);
-	if (not_before > atomic_load(&p->head)) {
+	bool wake = true;
+	if (must_wait(p, not_before)) {
 		job->deadline = clock_mono(p->config.clock);
 		job->deadline.us += wait_us;
 		job->state = JOB_PARKED;
+		/* Only for a deadline that nobody knows of yet. */
+		wake = list_empty(&p->parked) || job->deadline.us < p->earliest.us;
+		if (wake)
+			p->earliest = job->deadline;
 		list_push_back(&p->parked, &job->node);
 	} else {
 		job->state = JOB_QUEUED;
 		list_push_back(&p->queue, &job->node);
 	}
 	pthread_mutex_unlock(&p->lock);
-	pthread_cond_signal(&p->wake);
+	if (wake)
+		pthread_cond_signal(&p->wake);
 }
 
 bool pool_withdraw(struct pool *p, struct job *job)

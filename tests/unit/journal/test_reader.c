@@ -138,6 +138,58 @@ Test(reader, stopping_ends_what_waits)
 	pool_bench_close(&b);
 }
 
+static struct mono_time counting_mono(void *arg)
+{
+	++*(unsigned *)arg;
+	return (struct mono_time){1000};
+}
+
+/* Whoever moves the head has nothing to do (and asks no clock) unless someone waits for a position. */
+Test(reader, a_head_that_moves_disturbs_nobody_without_need)
+{
+	struct pool_bench b;
+	unsigned asked = 0;
+	pool_bench_open(&b, 0);
+	b.clock.clock = (struct clock){counting_mono, b.clock.clock.wall_now, &asked};
+	struct work w = work_new(&b), waits = work_new(&b);
+	pool_submit(b.pool, &w.job, 0, 0);
+	pool_head_moved(b.pool, 1);
+	cr_assert(asked == 0);
+	pool_submit(b.pool, &waits.job, 3, 1000000);
+	asked = 0;
+	pool_head_moved(b.pool, 2);
+	cr_assert(asked == 0);
+	pool_head_moved(b.pool, 3);
+	cr_assert(asked == 1);
+	pool_step(b.pool);
+	mailbox_drain(&b.mailbox);
+	cr_assert(w.dones == 1);
+	cr_assert(waits.dones == 1 && waits.in_time);
+	pool_bench_close(&b);
+}
+
+/* Each deadline, also one that comes before those that are known. */
+Test(reader, deadlines_in_any_order_are_kept)
+{
+	struct pool_bench b;
+	struct work w[8];
+	unsigned done = 0;
+	pool_bench_open(&b, 2);
+	for (size_t i = 0; i < ARRAY_LEN(w); i++)
+		w[i] = work_new(&b);
+	for (size_t i = 0; i < ARRAY_LEN(w); i++)
+		pool_submit(b.pool, &w[i].job, 100, i % 2 ? 60000000 : 40000 - (int64_t)i * 5000);
+	for (unsigned i = 0; i < 5000 && done < 4; i++) {
+		usleep(1000);
+		mailbox_drain(&b.mailbox);
+		done = w[0].dones + w[2].dones + w[4].dones + w[6].dones;
+	}
+	cr_assert(done == 4);
+	for (size_t i = 1; i < ARRAY_LEN(w); i += 2)
+		cr_assert(w[i].dones == 0);
+	pool_bench_close(&b); /* ends those that still wait */
+}
+
 Test(reader, threads_wake_for_jobs_heads_and_deadlines)
 {
 	struct pool_bench b;
