@@ -277,8 +277,11 @@ static bool load_votes(const struct crdt_fold *f, const Cairn__Crdt__V1__Votes *
 
 static bool load_register(const Cairn__Crdt__V1__Register *from, struct crdt_register *reg)
 {
+	/* What is not set has no value, whatever a snapshot says: no delta could tell it. */
+	struct span url = from->set ? wire_span(from->type_url) : SPAN("");
+	struct span value = from->set ? wire_span(from->value) : SPAN("");
 	reg->clock = from->clock;
-	return crdt_register_set(reg, from->set, wire_span(from->type_url), wire_span(from->value));
+	return crdt_register_set(reg, from->set, url, value);
 }
 
 /* *ret is set also on failure, for whoever frees the fold. */
