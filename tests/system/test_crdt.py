@@ -1,0 +1,264 @@
+"""CRDTs, the contract's section 7: the test plays the function. What the Go SDK's does is in test_crdt_go.py."""
+
+
+import pytest
+from google.protobuf import descriptor_pb2
+
+import harness
+import protos
+from crdt import Crdt, gcounter, lww, ormap, orset, vote
+from recorder import CRDT_HANDLE, PATIENCE
+from records import Broken, HalfClose, Reset, ToFunction
+
+pb = protos.data("rooms")
+ROOM = "cairn.rooms.Room"
+
+
+def spec(passivate_ms=0):
+    files = descriptor_pb2.FileDescriptorSet()
+    found = []
+
+    def add(file):
+        for dependency in file.dependencies:
+            add(dependency)
+        if file not in found:
+            found.append(file)
+    add(pb.DESCRIPTOR)
+    for file in found:
+        files.file.add().ParseFromString(file.serialized_pb)
+    it = protos.cloudstate.EntitySpec(
+        proto=files.SerializeToString(),
+        service_info=protos.cloudstate.ServiceInfo(service_name="rooms", protocol_minor_version=2))
+    entity = it.entities.add(entity_type="cloudstate.crdt.Crdt", service_name=ROOM, persistence_id="room")
+    if passivate_ms:
+        entity.passivation_strategy.timeout.timeout = passivate_ms
+    return it
+
+
+def request(entity_id, text=""):
+    return pb.Request(id=entity_id, text=text)
+
+
+def response(text):
+    return pb.Response(message=text)
+
+
+class Rooms:
+    """A proxy before a function that the test plays."""
+
+    def __init__(self, lab, passivate_ms=0, options=(), storage="memory"):
+        self.lab = lab
+        self.journal = lab.cairnd(storage)
+        self.rec = lab.recorder(spec=spec(passivate_ms))
+        self.proxy = lab.proxy(self.rec, self.journal, options=options)
+        self.rec.expect_discovery()
+        self.connect()
+
+    def connect(self):
+        channel = harness.channel_to(self.proxy.port)
+        self._say = channel.unary_unary("/%s/Say" % ROOM, pb.Request.SerializeToString, pb.Response.FromString)
+        self._watch = channel.unary_stream("/%s/Watch" % ROOM, pb.Request.SerializeToString,
+                                           pb.Response.FromString)
+
+    def say(self, entity_id, text=""):
+        return self._say.future(request(entity_id, text), timeout=PATIENCE)
+
+    def watch(self, entity_id, text=""):
+        return self._watch(request(entity_id, text), timeout=4 * PATIENCE)
+
+    def begin(self, entity_id="r", value=None):
+        """Activates the entity by one command; returns (client's future, stream, room)."""
+        room = Crdt(ROOM, entity_id)
+        answer = self.say(entity_id, "1")
+        stream = self.rec.stream(CRDT_HANDLE)
+        stream.expect(room.init(value), room.command(1, "Say", request(entity_id, "1")))
+        return answer, stream, room
+
+    def with_value(self, value, entity_id="r"):
+        answer, stream, room = self.begin(entity_id)
+        stream.send(room.reply(1, response("1"), update=value).message)
+        assert answer.result() == response("1")
+        return stream, room
+
+    def open_watch(self, stream, room, command_id):
+        answers = self.watch(room.entity_id)
+        stream.expect(room.command(command_id, "Watch", request(room.entity_id), streamed=True))
+        stream.send(room.reply(command_id, response("open"), streamed=True).message)
+        assert next(answers) == response("open")
+        return answers
+
+
+@pytest.fixture
+def rooms(lab):
+    return Rooms(lab)
+
+
+def failed(answer, code="UNKNOWN", details=None):
+    """The call, of either sort, ends so."""
+    assert (answer.code().name, answer.details()) == (code, details)
+
+
+def test_a_value_comes_back_whole_after_a_passivation(lab):
+    rooms = Rooms(lab, passivate_ms=100)
+    value = ormap(added={"a": gcounter(2), "b": orset("x", "y"), "c": ormap(added={"d": lww("v", 2, 7)})})
+    stream, room = rooms.with_value(value)
+    stream.expect(HalfClose())
+    stream.end(0)
+    whole = ormap(added={"a": gcounter(2), "b": orset("x", "y"), "c": ormap(added={"d": lww("v")})})
+    answer, stream, room = rooms.begin(value=whole)
+    stream.send(room.reply(1, response("2")).message)
+    assert answer.result() == response("2")
+    stream.expect(HalfClose())
+    stream.end(0)
+    rooms.rec.nothing_more()
+
+
+def test_commands_are_outstanding_together_and_answered_in_any_order(rooms):
+    first, stream, room = rooms.begin()
+    second = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(room.reply(2, response("second"), update=gcounter(1)).message)
+    assert second.result() == response("second")
+    stream.send(room.reply(1, response("first"), update=gcounter(1)).message)
+    assert first.result() == response("first")
+    rooms.rec.nothing_more()
+
+
+def test_a_register_write_that_lost_is_put_right(rooms):
+    stream, room = rooms.with_value(lww("kept", 2, 9))
+    answer = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(room.reply(2, response("x"), update=lww("lost", 2, 5)).message)
+    assert answer.result() == response("x")
+    stream.expect(room.delta(lww("kept")))
+    rooms.rec.nothing_more()
+
+
+def test_its_own_vote_is_not_echoed(rooms):
+    stream, room = rooms.with_value(vote(True))
+    answer = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(room.reply(2, response("x"), update=vote(False)).message)
+    assert answer.result() == response("x")
+    rooms.rec.nothing_more()
+
+
+def test_messages_come_unasked_and_the_stream_ends_when_it_says_so(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.open_watch(stream, room, 2)
+    stream.send(room.streamed(2, response("a")).message, room.streamed(2).message,
+                room.streamed(2, response("b")).message)
+    assert [next(answers), next(answers)] == [response("a"), response("b")]
+    stream.send(room.streamed(2, response("last"), end=True).message)
+    assert list(answers) == [response("last")]
+    answers = rooms.open_watch(stream, room, 3)
+    stream.send(room.streamed(3, fail="no more").message)
+    failed(answers, details="no more")
+    rooms.rec.nothing_more()
+
+
+def test_a_client_that_leaves_is_told_once(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.open_watch(stream, room, 2)
+    answers.cancel()
+    stream.expect(room.cancelled(2))
+    stream.send(room.streamed(2, response("late")).message, room.cancel_response(2, update=gcounter(4)).message)
+    answer = rooms.say("r", "3")
+    stream.expect(room.command(3, "Say", request("r", "3")))
+    stream.send(room.reply(3, response("x")).message)
+    assert answer.result() == response("x")
+    rooms.rec.nothing_more()
+
+
+def test_a_cancellation_waits_for_the_reply_and_goes_to_streams_alone(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    for command_id, streamed in ((2, True), (3, False)):
+        answers = rooms.watch("r")
+        stream.expect(room.command(command_id, "Watch", request("r"), streamed=True))
+        answers.cancel()
+        rooms.rec.nothing_more()
+        stream.send(room.reply(command_id, response("x"), streamed=streamed).message)
+        if streamed:
+            stream.expect(room.cancelled(command_id))
+            stream.send(room.cancel_response(command_id).message)
+    rooms.rec.nothing_more()
+
+
+def test_who_deletes_is_told_nothing_more(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.open_watch(stream, room, 2)
+    other = rooms.say("r", "3")
+    stream.expect(room.command(3, "Say", request("r", "3")))
+    answer = rooms.say("r", "4")
+    stream.expect(room.command(4, "Say", request("r", "4")))
+    stream.send(room.reply(4, response("deleted"), delete=True).message)
+    assert answer.result() == response("deleted")
+    assert list(answers) == []
+    stream.expect(HalfClose())
+    stream.end(0)
+    failed(other, details="Entity deleted")
+    failed(rooms.say("r", "5"), details="Entity deleted")
+    rooms.rec.nothing_more()
+
+
+FAULTS = {
+    "a reply that nobody waits for": (lambda room: room.reply(9, response("x")), "nobody waits"),
+    "a streamed reply to what is not": (lambda room: room.reply(2, response("x"), streamed=True), "streamed"),
+    "a delta of another type": (lambda room: room.reply(2, response("x"), update=vote(True)), "Vote"),
+    "an increment beyond 2^63": (lambda room: room.reply(2, response("x"), update=gcounter(1 << 63)), "2\\^63"),
+    "an empty delta": (lambda room: room.reply(2, response("x"), update=protos.crdt.CrdtDelta()), "empty"),
+    "no message at all": (lambda room: ToFunction(protos.crdt.CrdtStreamOut()), "none of the kinds"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_resets_the_stream_and_the_next_command_begins_anew(rooms, name):
+    make, reported = FAULTS[name]
+    stream, room = rooms.with_value(gcounter(1))
+    answer = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(make(room).message)
+    failed(answer, details="Entity terminating")
+    stream.expect(Reset("proxy", 8))
+    rooms.rec.expect_report(reported)
+    answer, stream, room = rooms.begin(value=gcounter(1))
+    stream.send(room.reply(1, response("x")).message)
+    assert answer.result() == response("x")
+    rooms.rec.nothing_more()
+
+
+def test_the_functions_end_is_a_fault(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.open_watch(stream, room, 2)
+    stream.end(0)
+    failed(answers, details="Entity terminating")
+    stream.expect(Reset("proxy", 0))
+    rooms.rec.expect_report("ended the stream")
+    rooms.rec.nothing_more()
+
+
+def test_a_restart_of_the_journal_loses_nothing(lab):
+    rooms = Rooms(lab, storage="file:%s" % (lab.folder / "data"))
+    stream, room = rooms.with_value(orset("a", "b"))
+    rooms.journal.kill()
+    rooms.journal.start().ready()
+    answer = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(room.reply(2, response("x"), update=orset("c", removed=["a"])).message)
+    assert answer.result() == response("x")
+    rooms.rec.drop()
+    rooms.rec.forgive(lambda r: isinstance(r, Broken))
+    rooms.rec.expect_discovery()
+    answer, stream, room = rooms.begin(value=orset("b", "c"))
+    stream.send(room.reply(1, response("y")).message)
+    assert answer.result() == response("y")
+
+
+def test_a_drain_ends_streams_well(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.open_watch(stream, room, 2)
+    rooms.proxy.process.terminate()
+    assert list(answers) == []
+    stream.expect(HalfClose())
+    stream.end(0)
+    assert rooms.proxy.process.wait(PATIENCE) == 0
