@@ -137,12 +137,11 @@ static void app_on_watch(void *arg)
 {
 	struct app *app = OBJ_CAST(struct app, arg, APP_MAGIC);
 
-	if (app_takes_appends(app)) {
-		loop_timer_set(app->watch, WATCH_MS);
-		return;
-	}
-	grpc_health_set(app->health, "", false);
-	grpc_health_set(app->health, JOURNAL_SERVICE_NAME, false);
+	bool ready = app_takes_appends(app) && !app->draining;
+
+	grpc_health_set(app->health, "", ready);
+	grpc_health_set(app->health, JOURNAL_SERVICE_NAME, ready);
+	loop_timer_set(app->watch, WATCH_MS);
 }
 
 /* ---- plain HTTP --------------------------------------------------------------------------------- */
@@ -184,7 +183,7 @@ static void http_handle(struct http_exchange *x, const struct http_request *requ
 		http_text(x, 503, "text/plain; charset=utf-8", SPAN("shutting down\n"));
 	else if (span_eq_str(path, "/readyz") && !app_takes_appends(app))
 		http_text(x, 503, "text/plain; charset=utf-8",
-			  SPAN("the storage has failed: no appends until a restart\n"));
+			  SPAN("no appends now: the storage has failed or cannot be reached; the log says why\n"));
 	else
 		http_text(x, 200, "text/plain; charset=utf-8", SPAN("ok\n"));
 }
@@ -385,21 +384,75 @@ static void app_close(struct app *app)
 	app->magic = 0;
 }
 
+/* ---- cairnd migrate ------------------------------------------------------------------------------- */
+
+/* "cairnd migrate up --storage URI": takes the words out of the arguments, so that flags are left. False: they are
+ * none of ours. */
+static bool migrate_words(int *argc, char **argv, bool *ret_is, enum storage_migrate *ret_what)
+{
+	int kept = 1;
+	bool dry = false, up = false, status = false, right = true;
+
+	*ret_is = *argc > 1 && strcmp(argv[1], "migrate") == 0;
+	if (!*ret_is)
+		return true;
+	for (int i = 2; i < *argc; i++) {
+		bool value = argv[i - 1][0] == '-' && !strchr(argv[i - 1], '=') && strcmp(argv[i - 1], "--dry-run");
+
+		if (strcmp(argv[i], "--dry-run") == 0)
+			dry = true;
+		else if (strcmp(argv[i], "up") == 0)
+			up = true;
+		else if (strcmp(argv[i], "status") == 0)
+			status = true;
+		else if (argv[i][0] == '-' || (value && i > 2))
+			argv[kept++] = argv[i];
+		else
+			right = false;
+	}
+	*argc = kept;
+	*ret_what = dry ? STORAGE_MIGRATE_DRY_RUN : up ? STORAGE_MIGRATE_UP : STORAGE_MIGRATE_STATUS;
+	return right && (dry || up != status);
+}
+
+static enum exit_code migrate_run(const struct conf *conf, enum storage_migrate what)
+{
+	struct err err = {0};
+	struct buf out;
+
+	buf_init(&out, MIB);
+	if (storage_migrate(conf->storage, what, &out, &err))
+		fprintf(stderr, "cairnd: %s\n", err.text);
+	fwrite(out.p, 1, out.n, stdout);
+	buf_release(&out);
+	return err.code ? EXIT_TROUBLE : EXIT_RUN;
+}
+
 int main(int argc, char **argv)
 {
 	struct app app = {.magic = APP_MAGIC};
 	struct settings *settings = NULL;
 	struct err err = {0};
-	bool exit_now = false;
+	bool exit_now = false, migrates = false;
+	enum storage_migrate what = STORAGE_MIGRATE_STATUS;
 	int rest = 0, code = EXIT_RUN;
 
-	if (settings_load("cairnd", "The journal server: appends and replays events over gRPC.", rows,
+	if (!migrate_words(&argc, argv, &migrates, &what)) {
+		fprintf(stderr, "cairnd: write cairnd migrate status, up or --dry-run, and --storage URI\n");
+		return EXIT_USAGE;
+	}
+	if (settings_load("cairnd", "The journal server: appends and replays events over gRPC. "
+			  "\"cairnd migrate status|up|--dry-run\" is about the schema of a Postgres storage.", rows,
 			  ARRAY_LEN(rows), argc, argv, environ, &app.conf, &settings, &rest, &exit_now,
 			  &err)) {
 		fprintf(stderr, "cairnd: %s\n", err.text);
 		return EXIT_USAGE;
 	}
-	if (!exit_now && rest < argc) {
+	if (!exit_now && migrates) {
+		log_setup_from(&app.conf);
+		exit_now = true;
+		code = migrate_run(&app.conf, what);
+	} else if (!exit_now && rest < argc) {
 		fprintf(stderr, "cairnd: \"%s\" is one word too many; see cairnd --help\n", argv[rest]);
 		exit_now = true;
 		code = EXIT_USAGE;

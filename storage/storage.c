@@ -83,7 +83,7 @@ enum err_code storage_uri_check(const char *uri, struct err *err)
 static struct span find_password(struct span uri)
 {
 	static const char key[] = "password=";
-	size_t slashes = span_find(uri, ':') + 3;
+	size_t slashes = 3;
 	for (size_t i = 0; i + strlen(key) <= uri.n; i++) {
 		if (!span_starts(span_skip(uri, i), span_str(key)))
 			continue;
@@ -93,7 +93,9 @@ static struct span find_password(struct span uri)
 			n++;
 		return span_first(value, n);
 	}
-	if (slashes > uri.n || memcmp(uri.p + slashes - 3, "://", 3) != 0)
+	while (slashes <= uri.n && memcmp(uri.p + slashes - 3, "://", 3) != 0)
+		slashes++;
+	if (slashes > uri.n)
 		return (struct span){0};
 	struct span user = span_skip(uri, slashes);
 	size_t at = user.n;
@@ -364,4 +366,43 @@ enum err_code storage_remove(struct storage_reader *r, const struct storage_remo
 	else
 		metric_add(METRIC_STORAGE_REMOVED_RECORDS, (int64_t)count);
 	return code;
+}
+
+enum err_code storage_watch(struct storage *s, uint64_t known, int64_t timeout_ms, uint64_t *ret_head,
+			    struct err *err)
+{
+	must(s);
+	must(ret_head);
+	if (!s->ops->watch)
+		return err_set(err, ERR_UNSUPPORTED, "nobody else writes to storage \"%s\"", s->ops->name);
+	return s->ops->watch(s, known, timeout_ms, ret_head, err);
+}
+
+void storage_watch_end(struct storage *s)
+{
+	must(s);
+	if (s->ops->watch_end)
+		s->ops->watch_end(s);
+}
+
+bool storage_ready(struct storage *s, struct err *err)
+{
+	must(s);
+	return !s->ops->ready || s->ops->ready(s, err);
+}
+
+enum err_code storage_migrate(const char *uri, enum storage_migrate what, struct buf *out, struct err *err)
+{
+	must(uri);
+	must(out);
+	struct span all = span_str(uri);
+	size_t colon = span_find(all, ':');
+	struct storage_config config = {.clock = &clock_system};
+	config.location = colon < all.n ? span_skip(all, colon + 1) : (struct span){0};
+	const struct storage_ops *ops = find_backend(all);
+	if (!ops)
+		return unknown_backend(all, err);
+	if (!ops->migrate)
+		return err_set(err, ERR_UNSUPPORTED, "storage \"%s\" has no schema to migrate", ops->name);
+	return ops->migrate(&config, what, out, err);
 }

@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "record/record.h"
+#include "storage/shared.h"
 
 struct storage;
 struct storage_reader;
@@ -250,6 +251,10 @@ struct storage_ops {
 	storage_unit_fn *unit;
 	storage_close_unit_fn *close_unit;
 	storage_remove_fn *remove;
+	storage_watch_fn *watch; /* or NULL, as all that follow */
+	storage_watch_end_fn *watch_end;
+	storage_ready_fn *ready;
+	storage_migrate_fn *migrate;
 };
 
 /* Backends embed these first; the wrappers below reach the table through them. */

@@ -2,6 +2,7 @@
 #ifndef CAIRN_JOURNAL_INTERNAL_H
 #define CAIRN_JOURNAL_INTERNAL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "journal/compact.h"
@@ -28,6 +29,10 @@ struct journal {
 	struct pool *pool;
 	struct tail *tail;
 	struct compactor *compactor; /* NULL: by hand */
+
+	pthread_t others; /* looks after what other processes write; there if others_run */
+	bool others_run;
+	atomic_bool others_over;
 };
 
 /* The sequencer tells that the durable head is now here, and what was appended below it (count 0: it

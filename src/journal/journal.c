@@ -34,7 +34,8 @@ void journal_info(const struct journal *j, struct journal_info *ret)
 	*ret = (struct journal_info){.head = journal_cursor_at(j, journal_head(j)),
 				     .last_commit = {atomic_load(&j->last_commit_us)},
 				     .storage_name = j->storage->ops->name,
-				     .takes_appends = sequencer_takes_appends(j->sequencer)};
+				     .takes_appends = sequencer_takes_appends(j->sequencer) &&
+						      storage_ready(j->storage, NULL)};
 }
 
 enum err_code journal_cursor_check(const struct journal *j, const struct journal_cursor *cursor,
@@ -89,6 +90,45 @@ static void on_committed(void *arg, uint64_t head, struct wall_time last_commit,
 			 size_t count)
 {
 	journal_committed(OBJ_CAST(struct journal, arg, JOURNAL_MAGIC), head, last_commit, appends, count);
+}
+
+/* ---- other writers --------------------------------------------------------------------------- */
+
+#define WATCH_MS 1000
+
+static void *others_thread(void *arg)
+{
+	struct journal *j = OBJ_CAST(struct journal, arg, JOURNAL_MAGIC);
+	uint64_t seen = journal_head(j), head = 0;
+	while (!atomic_load(&j->others_over)) {
+		struct err err = {0};
+		uint64_t known = journal_head(j) > seen ? journal_head(j) : seen;
+		enum err_code code = storage_watch(j->storage, known, WATCH_MS, &head, &err);
+		if (code == ERR_UNSUPPORTED)
+			break;
+		if (code || head <= known)
+			continue;
+		seen = head;
+		sequencer_look(j->sequencer);
+	}
+	return NULL;
+}
+
+static void others_start(struct journal *j)
+{
+	int r = pthread_create(&j->others, NULL, others_thread, j);
+	must(r == 0);
+	j->others_run = true;
+}
+
+static void others_stop(struct journal *j)
+{
+	if (!j->others_run)
+		return;
+	atomic_store(&j->others_over, true);
+	storage_watch_end(j->storage);
+	pthread_join(j->others, NULL);
+	j->others_run = false;
 }
 
 /* ---- opening and closing --------------------------------------------------------------------- */
@@ -172,6 +212,7 @@ enum err_code journal_open(const struct journal_config *config, struct journal *
 	if (config->threads) {
 		sequencer_start(j->sequencer);
 		compactor_start(j->compactor);
+		others_start(j);
 	}
 	*ret = j;
 	return ERR_OK;
@@ -191,6 +232,7 @@ void journal_stop(struct journal *j)
 		return;
 	j->stopped = true;
 	compactor_stop(j->compactor);
+	others_stop(j);
 	sequencer_stop(j->sequencer);
 	pool_stop(j->pool);
 }

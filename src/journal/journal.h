@@ -70,7 +70,7 @@ struct journal_info {
 	struct journal_cursor head;   /* id, incarnation, durable head */
 	struct wall_time last_commit; /* of the newest record; 0 if there is none */
 	const char *storage_name;     /* "memory", "file", "postgres" */
-	bool takes_appends; /* false: the storage has failed, and takes none until it is opened again */
+	bool takes_appends; /* false: the storage has failed until it is opened again, or cannot be reached now */
 };
 void journal_info(const struct journal *j, struct journal_info *ret); /* any thread, never blocks */
 uint64_t journal_head(const struct journal *j);                       /* the durable head; any thread */

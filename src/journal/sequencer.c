@@ -40,6 +40,7 @@ struct sequencer {
 	size_t waiting, wake_at; /* wake_at: the thread sleeps until so many wait; 0: it is awake */
 	struct journal_room *rooms;
 	bool stopping;
+	bool look; /* the head may have moved */
 	atomic_bool failed; /* set under the lock; whoever only wants to know looks without */
 	atomic_size_t queue_bytes; /* accepted and not answered */
 
@@ -113,6 +114,14 @@ bool sequencer_takes_appends(const struct sequencer *s)
 bool sequencer_has_room(const struct sequencer *s)
 {
 	return atomic_load_explicit(&s->queue_bytes, memory_order_relaxed) < LIMIT_SEQUENCER_QUEUE_BYTES;
+}
+
+void sequencer_look(struct sequencer *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->look = true;
+	pthread_mutex_unlock(&s->lock);
+	pthread_cond_signal(&s->wake);
 }
 
 static void room_run(struct task *task)
@@ -375,8 +384,8 @@ static void catch_up(struct sequencer *s, uint64_t head)
 	s->config.committed(s->config.arg, head, s->last_commit, NULL, 0);
 }
 
-/* The outcome is unknown to storage, but its head is not: what was written after all is shown to readers
- * now, who would else wait for the next append. */
+/* The outcome is unknown to storage, but its head is not; or others have appended. What was written is shown to
+ * readers now, who would else wait for the next append. */
 static void look_again(struct sequencer *s)
 {
 	struct storage_head now;
@@ -606,7 +615,7 @@ int64_t sequencer_gather_us(size_t last_batch, int64_t recent_sync_us)
 /* Sleeps until `count` wait, it is to stop, or (deadline given) it is time; under the lock. */
 static void sleep_for(struct sequencer *s, size_t count, const struct timespec *deadline)
 {
-	while (s->waiting < count && !s->stopping) {
+	while (s->waiting < count && !s->stopping && !s->look) {
 		s->wake_at = count;
 		int r = deadline ? pthread_cond_timedwait(&s->wake, &s->lock, deadline)
 				 : pthread_cond_wait(&s->wake, &s->lock);
@@ -615,6 +624,7 @@ static void sleep_for(struct sequencer *s, size_t count, const struct timespec *
 		must(r == 0);
 	}
 	s->wake_at = 0;
+	s->look = false;
 }
 
 static struct timespec deadline_in(int64_t us)
@@ -676,6 +686,8 @@ static void *sequencer_thread(void *arg)
 		pthread_mutex_unlock(&s->lock);
 		if (s->batch_count > 0)
 			run_batch(s);
+		else
+			look_again(s);
 		look_at_sessions(s);
 		pthread_mutex_lock(&s->lock);
 	}

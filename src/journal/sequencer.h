@@ -32,6 +32,8 @@ void sequencer_free(struct sequencer *s); /* after sequencer_stop() */
 void sequencer_start(struct sequencer *s); /* its thread */
 /* Takes no more; what waits is still decided and answered before it returns. */
 void sequencer_stop(struct sequencer *s);
+/* Others have appended: storage knows of it, and the thread tells readers soon. Any thread. */
+void sequencer_look(struct sequencer *s);
 /* Without a thread: one batch of what waits; false if nothing did. */
 bool sequencer_step(struct sequencer *s);
 

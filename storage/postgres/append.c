@@ -195,6 +195,7 @@ static enum storage_outcome is_written(struct pg *pg, const struct storage_recor
 	pg->facts.last_commit = last->commit_time;
 	pg->moved = 0;
 	pg_known_move(pg, pg->facts.head, last->commit_time, last->bytes);
+	pg_watch_tell(pg);
 	return STORAGE_OK;
 }
 

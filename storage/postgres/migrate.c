@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/must.h"
 
 /* Held by whoever migrates, so that several programs that start at once do not race. */
@@ -93,4 +94,60 @@ enum err_code pg_make_ready(struct pg_conn *conn, bool may_create, struct err *e
 			       "--storage URI",
 			       level.schema, own_level());
 	return ERR_OK;
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+static enum err_code tell_level(const struct pg_level *level, struct buf *out)
+{
+	if (!level->there)
+		return buf_printf(out, "The database has no journal; this program's schema is of level %d.\n",
+				  own_level());
+	return buf_printf(out,
+			  "The database's schema is of level %d and needs programs of level %d; this program's is of "
+			  "level %d.\n",
+			  level->schema, level->needs, own_level());
+}
+
+static enum err_code tell_migrations(const struct pg_level *level, struct buf *out)
+{
+	enum err_code code = ERR_OK;
+	for (size_t i = 0; i < pg_migration_count && !code; i++)
+		code = buf_printf(out, "%s  %s\n", pg_migrations[i].name,
+				  level->schema >= pg_migrations[i].number ? "applied" : "to be applied");
+	return code;
+}
+
+static enum err_code migrate(struct pg_conn *conn, enum storage_migrate what, struct buf *out, struct err *err)
+{
+	struct pg_level before, after;
+	enum err_code code = pg_connect_bare(conn, err);
+	if (!code)
+		code = pg_level_of(conn, &before, err);
+	if (!code && before.needs > own_level())
+		code = pg_make_ready(conn, false, err); /* says why not */
+	if (!code && what == STORAGE_MIGRATE_UP) {
+		code = migrate_up(conn, err);
+		if (!code)
+			code = pg_level_of(conn, &after, err);
+		if (!code && (tell_level(&after, out) || tell_migrations(&after, out)))
+			code = err_set(err, ERR_NOMEM, "no memory for what was done");
+	} else if (!code && ((what == STORAGE_MIGRATE_STATUS && tell_level(&before, out)) ||
+			     tell_migrations(&before, out))) {
+		code = err_set(err, ERR_NOMEM, "no memory for what there is to do");
+	}
+	return code;
+}
+
+enum err_code pg_migrate(const struct storage_config *config, enum storage_migrate what, struct buf *out,
+			 struct err *err)
+{
+	struct pg pg = {0};
+	pg.writer = (struct pg_conn){.pg = &pg, .what = "migration"};
+	enum err_code code = pg_target_set(&pg, config->location, err);
+	if (!code)
+		code = migrate(&pg.writer, what, out, err);
+	pg_disconnect(&pg.writer);
+	mem_free(pg.conninfo);
+	return code;
 }

@@ -35,6 +35,10 @@ const struct storage_ops storage_postgres = {
 	.unit = pg_unit,
 	.close_unit = pg_close_unit,
 	.remove = pg_remove,
+	.watch = pg_watch,
+	.watch_end = pg_watch_end,
+	.ready = pg_ready,
+	.migrate = pg_migrate,
 };
 
 struct pg *pg_of(struct storage *s)
@@ -151,6 +155,7 @@ static void pg_head(struct storage *s, struct storage_head *ret)
 static void pg_free(struct pg *pg)
 {
 	pg_disconnect(&pg->writer);
+	pg_watch_release(&pg->watch);
 	pg_facts_release(&pg->facts);
 	pg_params_release(&pg->params);
 	pthread_mutex_destroy(&pg->lock);
@@ -196,6 +201,10 @@ static enum err_code pg_open(const struct storage_config *config, struct storage
 	pg->base.ops = &storage_postgres;
 	pg->magic = PG_MAGIC;
 	pg->writer = (struct pg_conn){.pg = pg, .what = "writer"};
+	pg->watch.conn = (struct pg_conn){.pg = pg, .what = "watcher"};
+	pg_params_init(&pg->watch.params);
+	pg_watch_init(&pg->watch);
+	atomic_init(&pg->reachable, true);
 	int e = pthread_mutex_init(&pg->lock, NULL);
 	must(e == 0);
 	pg_params_init(&pg->params);

@@ -20,10 +20,10 @@
 
 /* Bounds of what is waited for; nothing hangs. */
 #define PG_CONNECT_S 3		    /* for one host, unless the URI says otherwise */
-#define PG_ANSWER_MS 10000	    /* for the answer to one statement */
-#define PG_BATCH_MS 15000	    /* for the answer to a batch, which may be large */
+#define PG_ANSWER_MS 5000 	    /* for the answer to one statement */
+#define PG_BATCH_MS 10000	    /* for the answer to a batch, which may be large */
 #define PG_AGAIN_MS 3000	    /* for a new connection after one was lost */
-#define PG_LOCK_TIMEOUT_MS 5000	    /* for the journal's row, in a transaction of several statements */
+#define PG_LOCK_TIMEOUT_MS 4000	    /* for the journal's row, in a transaction of several statements */
 #define PG_IDLE_TIMEOUT_MS 2000	    /* the server ends ours if we stop in the middle of one */
 #define PG_MOVED_IN_A_ROW 3	    /* then the row is taken first */
 #define PG_SETTLE_MS 10000	    /* until it is known what became of a batch */
@@ -153,6 +153,17 @@ struct pg_facts {
 	struct wall_time last_commit;
 };
 
+/* The watching thread's. */
+struct pg_watch {
+	struct pg_conn conn;
+	struct pg_params params;
+	int event;	   /* wakes it */
+	atomic_bool tell;  /* others are to be notified: something was committed */
+	int64_t told_us;   /* when they were last */
+	int64_t polled_us; /* when the head was looked at last */
+	bool hears;	   /* notices come through */
+};
+
 struct pg {
 	struct storage base;
 	uint32_t magic;
@@ -164,6 +175,9 @@ struct pg {
 	struct pg_known known;
 	atomic_bool lost; /* acknowledged history is missing: nothing is served */
 	char lost_text[300];
+
+	atomic_bool reachable; /* by the watching thread, last time */
+	struct pg_watch watch;
 
 	/* The sequencer's thread alone. */
 	struct pg_conn writer;
@@ -203,6 +217,15 @@ enum err_code pg_facts_learn(struct pg *pg, const struct span *names, size_t nam
 /* Ends the transaction in which the row was taken. */
 void pg_roll_back(struct pg *pg);
 
+/* ---- other writers (watch.c) ------------------------------------------------------------------ */
+
+void pg_watch_init(struct pg_watch *w);
+void pg_watch_release(struct pg_watch *w);
+void pg_watch_tell(struct pg *pg); /* something was committed: others will be notified; any thread */
+storage_watch_fn pg_watch;
+storage_watch_end_fn pg_watch_end;
+storage_ready_fn pg_ready;
+
 /* ---- migrations (migrate.c) ------------------------------------------------------------------ */
 
 struct pg_level {
@@ -212,6 +235,8 @@ struct pg_level {
 enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err *err);
 /* The database is ready for this program: an empty one is made ready, if the role may. */
 enum err_code pg_make_ready(struct pg_conn *conn, bool may_create, struct err *err);
+
+storage_migrate_fn pg_migrate;
 
 storage_lookup_fn pg_lookup;
 storage_append_fn pg_append;

@@ -254,6 +254,22 @@ static enum err_code faulty_remove(struct storage_reader *r, const struct storag
 	return code ? code : storage_remove(inner_of(r), list, count, err);
 }
 
+static enum err_code faulty_watch(struct storage *s, uint64_t known, int64_t timeout_ms, uint64_t *ret_head,
+			       struct err *err)
+{
+	return storage_watch(faulty_of(s)->inner, known, timeout_ms, ret_head, err);
+}
+
+static void faulty_watch_end(struct storage *s)
+{
+	storage_watch_end(faulty_of(s)->inner);
+}
+
+static bool faulty_ready(struct storage *s, struct err *err)
+{
+	return storage_ready(faulty_of(s)->inner, err);
+}
+
 const struct storage_ops storage_faulty = {
 	.name = "faulty",
 	.open = faulty_open,
@@ -271,4 +287,7 @@ const struct storage_ops storage_faulty = {
 	.unit = faulty_unit,
 	.close_unit = faulty_close_unit,
 	.remove = faulty_remove,
+	.watch = faulty_watch,
+	.watch_end = faulty_watch_end,
+	.ready = faulty_ready,
 };

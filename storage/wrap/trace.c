@@ -62,9 +62,10 @@ static enum err_code trace_open(const struct storage_config *config, struct stor
 {
 	struct storage *inner;
 	struct mono_time begun = clock_mono(&clock_system);
-	char *uri = mem_xdup(config->location.p, config->location.n);
+	char *uri = mem_xdup(config->location.p, config->location.n), shown[512];
 	enum err_code code = storage_open(uri, config, &inner, err);
-	log_info("storage open", LOG_STR("uri", uri), LOG_STR("result", err_name(code)),
+	storage_uri_show(uri, shown, sizeof(shown));
+	log_info("storage open", LOG_STR("uri", shown), LOG_STR("result", err_name(code)),
 		 LOG_I64("us", since_us(begun)));
 	mem_free(uri);
 	if (!code)
@@ -233,6 +234,22 @@ static enum err_code trace_remove(struct storage_reader *r, const struct storage
 	return code;
 }
 
+static enum err_code trace_watch(struct storage *s, uint64_t known, int64_t timeout_ms, uint64_t *ret_head,
+			       struct err *err)
+{
+	return storage_watch(trace_of(s)->inner, known, timeout_ms, ret_head, err);
+}
+
+static void trace_watch_end(struct storage *s)
+{
+	storage_watch_end(trace_of(s)->inner);
+}
+
+static bool trace_ready(struct storage *s, struct err *err)
+{
+	return storage_ready(trace_of(s)->inner, err);
+}
+
 const struct storage_ops storage_trace = {
 	.name = "trace",
 	.open = trace_open,
@@ -250,4 +267,7 @@ const struct storage_ops storage_trace = {
 	.unit = trace_unit,
 	.close_unit = trace_close_unit,
 	.remove = trace_remove,
+	.watch = trace_watch,
+	.watch_end = trace_watch_end,
+	.ready = trace_ready,
 };

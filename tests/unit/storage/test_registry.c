@@ -58,6 +58,7 @@ Test(registry, a_uri_is_shown_without_its_password)
 	shows("postgres://u@h:5432/d", "postgres://u@h:5432/d");
 	shows("postgres://u:secret@h:5432/d", "postgres://u:...@h:5432/d");
 	shows("postgresql://u:se:c@r%40et@h/d?x=y", "postgresql://u:...@h/d?x=y");
+	shows("trace:postgres://u:secret@h/d", "trace:postgres://u:...@h/d");
 	shows("postgres://h/d?password=secret&user=u", "postgres://h/d?password=...&user=u");
 	shows("postgres:host=h password=secret user=u", "postgres:host=h password=... user=u");
 	shows("file:0123456789012345678901234567890123456789012345678901234567890123456789",
