@@ -46,18 +46,42 @@ CREATE TABLE cairn.record (
 	kind integer NOT NULL,
 	last_of_append boolean NOT NULL,
 	system boolean NOT NULL,
+	content boolean NOT NULL,
+	removed boolean NOT NULL DEFAULT false,
 	bytes bytea NOT NULL
 );
 COMMENT ON TABLE cairn.record IS 'the log; positions are 0, 1, 2 ... without gaps, in the order of commits';
-COMMENT ON COLUMN cairn.record.number IS 'which record of its stream it is, from 1';
+COMMENT ON COLUMN cairn.record.number IS 'which record of its stream it is, from 1; acts upon it do not count';
+COMMENT ON COLUMN cairn.record.removed IS 'nothing but position and leaf hash is left';
 COMMENT ON COLUMN cairn.record.commit_time IS 'microseconds since 1970, never less than of the record before';
 COMMENT ON COLUMN cairn.record.bytes IS 'the record as it is sent: cairn.journal.v1.Entry behind its tag and length';
 ALTER TABLE cairn.record ALTER COLUMN bytes SET STORAGE EXTERNAL;
-CREATE UNIQUE INDEX record_id ON cairn.record (id);
+CREATE UNIQUE INDEX record_id ON cairn.record (id) WHERE NOT removed;
 CREATE UNIQUE INDEX record_stream ON cairn.record (stream_no, position);
 CREATE INDEX record_category ON cairn.record (category_no, position);
-CREATE UNIQUE INDEX record_sequence ON cairn.record (stream_no, sequence) WHERE kind IN (1, 3, 5);
-CREATE INDEX record_snapshot ON cairn.record (stream_no, sequence, position) WHERE kind = 2;
+CREATE UNIQUE INDEX record_sequence ON cairn.record (stream_no, sequence) WHERE kind IN (1, 3, 5) AND NOT removed;
+CREATE INDEX record_snapshot ON cairn.record (stream_no, sequence, position) WHERE kind = 2 AND NOT removed;
+CREATE INDEX record_removed ON cairn.record (stream_no, position) WHERE removed;
+
+-- What acts withhold of a stream: its content below a position. `base` records were below it; `removed` at or
+-- above it have been removed.
+CREATE TABLE cairn.withheld (
+	stream_no bigint PRIMARY KEY,
+	below bigint NOT NULL DEFAULT 0,
+	base bigint NOT NULL DEFAULT 0,
+	removed bigint NOT NULL DEFAULT 0
+);
+-- And whose bodies: of events with these sequences, of snapshots that name the first or a later one, or of
+-- all that is before the act.
+CREATE TABLE cairn.erasure (
+	stream_no bigint NOT NULL,
+	position bigint NOT NULL,
+	first bigint NOT NULL,
+	last bigint NOT NULL,
+	snapshots boolean NOT NULL,
+	whole boolean NOT NULL,
+	PRIMARY KEY (stream_no, position)
+);
 
 -- How often the process of each live session has beaten: no history, and the one thing that is updated.
 CREATE TABLE cairn.session (
@@ -93,7 +117,9 @@ CREATE FUNCTION cairn.append(expected bigint, locked boolean,
 	new_streams text[], new_stream_nos bigint[], new_stream_category_nos bigint[],
 	stream_nos bigint[], category_nos bigint[], sequences bigint[], numbers bigint[], times bigint[],
 	ids uuid[], kinds integer[], lasts boolean[], systems boolean[], bodies bytea[],
-	begun uuid[], begun_ttls bigint[], ended uuid[], ended_beats bigint[]) RETURNS boolean
+	contents boolean[], begun uuid[], begun_ttls bigint[], ended uuid[], ended_beats bigint[],
+	hidden bigint[], hidden_belows bigint[], erased bigint[], erased_positions bigint[], erased_firsts bigint[],
+	erased_lasts bigint[], erased_snapshots boolean[], erased_wholes boolean[]) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	head bigint;
@@ -125,12 +151,29 @@ BEGIN
 	END IF;
 	IF cardinality(bodies) > 0 THEN
 		INSERT INTO cairn.record (position, stream_no, category_no, sequence, number, commit_time, id,
-				kind, last_of_append, system, bytes)
+				kind, last_of_append, system, content, bytes)
 			SELECT expected + r.nth - 1, r.stream_no, r.category_no, r.sequence, r.number,
-				r.commit_time, r.id, r.kind, r.last, r.system, r.bytes
+				r.commit_time, r.id, r.kind, r.last, r.system, r.content, r.bytes
 			FROM unnest(stream_nos, category_nos, sequences, numbers, times, ids, kinds, lasts,
-				systems, bodies) WITH ORDINALITY AS r(stream_no, category_no, sequence,
-				number, commit_time, id, kind, last, system, bytes, nth);
+				systems, contents, bodies) WITH ORDINALITY AS r(stream_no, category_no, sequence,
+				number, commit_time, id, kind, last, system, content, bytes, nth);
+	END IF;
+	IF cardinality(hidden) > 0 THEN
+		INSERT INTO cairn.withheld AS w (stream_no, below)
+			SELECT h.stream_no, max(h.below) FROM unnest(hidden, hidden_belows) AS h(stream_no, below)
+			GROUP BY h.stream_no
+			ON CONFLICT (stream_no) DO UPDATE SET below = greatest(w.below, excluded.below);
+		UPDATE cairn.withheld w SET
+			base = coalesce((SELECT r.number FROM cairn.record r WHERE r.stream_no = w.stream_no
+				AND r.position < w.below ORDER BY r.position DESC LIMIT 1), 0),
+			removed = (SELECT count(*) FROM cairn.record r WHERE r.stream_no = w.stream_no
+				AND r.removed AND r.content AND r.position >= w.below)
+			WHERE w.stream_no = ANY (hidden);
+	END IF;
+	IF cardinality(erased) > 0 THEN
+		INSERT INTO cairn.erasure (stream_no, position, first, last, snapshots, whole)
+			SELECT * FROM unnest(erased, erased_positions, erased_firsts, erased_lasts, erased_snapshots,
+				erased_wholes);
 	END IF;
 	RETURN true;
 END $$;
@@ -150,12 +193,31 @@ BEGIN
 	END IF;
 END $$;
 
+-- Takes records off, or their bodies: the bytes that are left of each are given.
+CREATE FUNCTION cairn.remove(positions bigint[], wholes boolean[], bodies bytea[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM cairn.lock();
+	INSERT INTO cairn.withheld AS w (stream_no, removed)
+		SELECT r.stream_no, count(*) FROM unnest(positions, wholes) AS u(position, whole)
+		JOIN cairn.record r ON r.position = u.position
+		WHERE u.whole AND NOT r.removed AND r.content AND NOT EXISTS (SELECT 1 FROM cairn.withheld h
+			WHERE h.stream_no = r.stream_no AND r.position < h.below)
+		GROUP BY r.stream_no
+		ON CONFLICT (stream_no) DO UPDATE SET removed = w.removed + excluded.removed;
+	UPDATE cairn.record r SET bytes = u.body, removed = u.whole,
+			id = CASE WHEN u.whole THEN '00000000-0000-0000-0000-000000000000' ELSE r.id END
+		FROM unnest(positions, wholes, bodies) AS u(position, whole, body)
+		WHERE r.position = u.position AND NOT r.removed;
+END $$;
+
 -- The newest sequence, the number of records and so on of each stream, in the order asked for, and those of
 -- the ids that are there: all as of one head. The settings keep a plan that was made for small tables from
 -- being used for large ones.
 CREATE FUNCTION cairn.lookup(streams text[], categories text[], ids uuid[],
 	OUT head bigint, OUT last_commit bigint,
 	OUT stream_nos bigint[], OUT category_nos bigint[], OUT sequences bigint[], OUT numbers bigint[],
+	OUT lives bigint[],
 	OUT found_ids uuid[], OUT found_positions bigint[], OUT found_sequences bigint[],
 	OUT found_times bigint[], OUT found_kinds integer[], OUT found_lasts boolean[],
 	OUT found_streams text[])
@@ -171,15 +233,17 @@ BEGIN
 	END IF;
 	IF cardinality(streams) > 0 THEN
 		SELECT array_agg(s.no ORDER BY u.nth), array_agg(c.no ORDER BY u.nth),
-				array_agg(q.sequence ORDER BY u.nth), array_agg(n.number ORDER BY u.nth)
-			INTO stream_nos, category_nos, sequences, numbers
+				array_agg(q.sequence ORDER BY u.nth), array_agg(n.number ORDER BY u.nth),
+				array_agg(n.number - coalesce(w.base + w.removed, 0) ORDER BY u.nth)
+			INTO stream_nos, category_nos, sequences, numbers, lives
 			FROM unnest(streams, categories) WITH ORDINALITY AS u(name, category, nth)
 			LEFT JOIN cairn.stream s ON s.name = u.name
 			LEFT JOIN cairn.category c ON c.name = u.category
+			LEFT JOIN cairn.withheld w ON w.stream_no = s.no
 			LEFT JOIN LATERAL (SELECT r.number FROM cairn.record r WHERE r.stream_no = s.no
 				ORDER BY r.position DESC LIMIT 1) n ON true
 			LEFT JOIN LATERAL (SELECT r.sequence FROM cairn.record r WHERE r.stream_no = s.no
-				AND r.kind IN (1, 3, 5) ORDER BY r.sequence DESC LIMIT 1) q ON true;
+				AND r.kind IN (1, 3, 5) AND NOT r.removed ORDER BY r.sequence DESC LIMIT 1) q ON true;
 	END IF;
 	IF cardinality(ids) > 0 THEN
 		SELECT array_agg(r.id), array_agg(r.position), array_agg(r.sequence),
@@ -188,7 +252,7 @@ BEGIN
 			INTO found_ids, found_positions, found_sequences, found_times, found_kinds,
 				found_lasts, found_streams
 			FROM unnest(ids) AS u(id)
-			JOIN cairn.record r ON r.id = u.id
+			JOIN cairn.record r ON r.id = u.id AND NOT r.removed
 			JOIN cairn.stream s ON s.no = r.stream_no;
 	END IF;
 END $$;
@@ -296,24 +360,38 @@ CREATE FUNCTION cairn.time(microseconds bigint) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
 	$$ SELECT timestamptz 'epoch' + microseconds * interval '1 microsecond' $$;
 
+-- What is not withheld; of erased ones the bytes are not shown.
+CREATE VIEW cairn.given AS
+	SELECT r.*, EXISTS (SELECT 1 FROM cairn.erasure e WHERE e.stream_no = r.stream_no AND r.content
+			AND r.position < e.position AND CASE r.kind WHEN 2 THEN e.snapshots AND r.sequence >= e.first
+			WHEN 1 THEN r.sequence BETWEEN e.first AND e.last ELSE e.whole END) AS erased
+	FROM cairn.record r
+	WHERE NOT r.removed AND NOT (r.content AND EXISTS (SELECT 1 FROM cairn.withheld h
+		WHERE h.stream_no = r.stream_no AND r.position < h.below));
+
 CREATE VIEW cairn.events AS
 	SELECT r.position, s.name AS stream, r.sequence,
-		CASE r.kind WHEN 1 THEN 'event' WHEN 2 THEN 'snapshot' ELSE 'kind ' || r.kind END AS kind,
-		d.type, cairn.time(r.commit_time) AS "time", d.json, d.data, d.metadata, d.content_type, d.actor, r.id
-	FROM cairn.record r
+		CASE r.kind WHEN 1 THEN 'event' WHEN 2 THEN 'snapshot' WHEN 3 THEN 'delete' WHEN 4 THEN 'truncate'
+			WHEN 5 THEN 'erase' ELSE 'kind ' || r.kind END AS kind,
+		d.type, cairn.time(r.commit_time) AS "time", CASE WHEN NOT r.erased THEN d.json END AS json,
+		CASE WHEN NOT r.erased THEN d.data END AS data,
+		CASE WHEN NOT r.erased THEN d.metadata END AS metadata, d.content_type, d.actor, r.id
+	FROM cairn.given r
 	JOIN cairn.stream s ON s.no = r.stream_no
 	CROSS JOIN LATERAL cairn.decode(r.bytes) d;
 COMMENT ON VIEW cairn.events IS 'the records as people read them; json where the content is JSON';
 
 CREATE VIEW cairn.streams AS
-	SELECT s.name AS stream, c.name AS category, q.sequence, l.number AS records,
+	SELECT s.name AS stream, c.name AS category, q.sequence,
+		l.number - coalesce(w.base + w.removed, 0) AS records,
 		s.no AS first_position, l.position AS last_position, cairn.time(l.commit_time) AS last_time
 	FROM cairn.stream s
 	JOIN cairn.category c ON c.no = s.category_no
+	LEFT JOIN cairn.withheld w ON w.stream_no = s.no
 	CROSS JOIN LATERAL (SELECT r.number, r.position, r.commit_time FROM cairn.record r
 		WHERE r.stream_no = s.no ORDER BY r.position DESC LIMIT 1) l
 	LEFT JOIN LATERAL (SELECT r.sequence FROM cairn.record r
-		WHERE r.stream_no = s.no AND r.kind IN (1, 3, 5) ORDER BY r.sequence DESC LIMIT 1) q ON true;
+		WHERE r.stream_no = s.no AND r.kind IN (1, 3, 5) AND NOT r.removed ORDER BY r.sequence DESC LIMIT 1) q ON true;
 COMMENT ON VIEW cairn.streams IS 'every stream, and how far it goes';
 
 CREATE VIEW cairn.categories AS

@@ -13,7 +13,7 @@
 
 static const char append_sql[] =
 	"SELECT cairn.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, "
-	"$20, $21)";
+	"$20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)";
 
 /* ---- what is sent ---------------------------------------------------------------------------- */
 
@@ -115,19 +115,29 @@ static void put_fresh(struct pg *pg, const struct storage_record *records, const
 		pg_array_end(p); \
 	} while (0)
 
+static uint64_t count_record(struct pg_stream *s, const struct storage_record *r)
+{
+	if (record_kind_is_content(r->kind)) {
+		s->number++;
+		s->live++;
+	}
+	return s->number;
+}
+
 static void put_records(struct pg *pg, const struct storage_record *r, size_t count)
 {
 	struct pg_params *p = &pg->params;
 	PUT_ARRAY(p, PG_TYPE_INT8, count, pg_array_int8(p, (int64_t)stream_of(pg, &r[i])->no));
 	PUT_ARRAY(p, PG_TYPE_INT8, count, pg_array_int8(p, (int64_t)stream_of(pg, &r[i])->category_no));
 	PUT_ARRAY(p, PG_TYPE_INT8, count, pg_array_int8(p, (int64_t)r[i].sequence));
-	PUT_ARRAY(p, PG_TYPE_INT8, count, pg_array_int8(p, (int64_t)++stream_of(pg, &r[i])->number));
+	PUT_ARRAY(p, PG_TYPE_INT8, count, pg_array_int8(p, (int64_t)count_record(stream_of(pg, &r[i]), &r[i])));
 	PUT_ARRAY(p, PG_TYPE_INT8, count, pg_array_int8(p, r[i].commit_time.us));
 	PUT_ARRAY(p, PG_TYPE_UUID, count, pg_array_bytes(p, span_of(r[i].id, RECORD_ID_BYTES)));
 	PUT_ARRAY(p, PG_TYPE_INT4, count, pg_array_int4(p, (int32_t)r[i].kind));
 	PUT_ARRAY(p, PG_TYPE_BOOL, count, pg_array_bool(p, r[i].last_of_append));
 	PUT_ARRAY(p, PG_TYPE_BOOL, count, pg_array_bool(p, record_stream_is_system(r[i].stream)));
 	PUT_ARRAY(p, PG_TYPE_BYTEA, count, pg_array_bytes(p, r[i].bytes));
+	PUT_ARRAY(p, PG_TYPE_BOOL, count, pg_array_bool(p, record_kind_is_content(r[i].kind)));
 	for (size_t i = 0; i < count; i++)
 		if (record_kind_takes_sequence(r[i].kind))
 			stream_of(pg, &r[i])->sequence = r[i].sequence;
@@ -168,8 +178,63 @@ static void put_sessions(struct pg *pg, const struct storage_record *records, si
 	pg_array_end(p);
 }
 
+/* An act upon a stream, as the tables have it. */
+struct pg_act {
+	uint64_t stream_no, position;
+	struct record_act act;
+};
+
+static int64_t as_int8(uint64_t v)
+{
+	return v > INT64_MAX ? INT64_MAX : (int64_t)v;
+}
+
+static size_t find_acts(struct pg *pg, const struct storage_record *records, size_t count, struct pg_act *ret)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < count; i++) {
+		struct span run = records[i].bytes, entry;
+		struct record_view view;
+		if (record_kind_is_content(records[i].kind) || record_next(&run, &entry, NULL, NULL) ||
+		    record_decode_trusted(entry, &view, NULL) || !record_act_get(&view, &ret[n].act))
+			continue;
+		ret[n].stream_no = stream_of(pg, &records[i])->no;
+		ret[n++].position = records[i].position;
+	}
+	return n;
+}
+
+#define PUT_ACTS(p, type, which, put) \
+	do { \
+		pg_array_begin((p), (type)); \
+		for (size_t i = 0; i < n; i++) \
+			if (acts[i].act.which) \
+				put; \
+		pg_array_end(p); \
+	} while (0)
+
+static bool put_acts(struct pg *pg, const struct storage_record *records, size_t count, bool *ret_any)
+{
+	struct pg_params *p = &pg->params;
+	struct pg_act *acts = mem_try_alloc((count + 1) * sizeof(*acts));
+	if (!acts)
+		return false;
+	size_t n = find_acts(pg, records, count, acts);
+	*ret_any = n > 0;
+	PUT_ACTS(p, PG_TYPE_INT8, hide_below, pg_array_int8(p, (int64_t)acts[i].stream_no));
+	PUT_ACTS(p, PG_TYPE_INT8, hide_below, pg_array_int8(p, as_int8(acts[i].act.hide_below)));
+	PUT_ACTS(p, PG_TYPE_INT8, erases, pg_array_int8(p, (int64_t)acts[i].stream_no));
+	PUT_ACTS(p, PG_TYPE_INT8, erases, pg_array_int8(p, (int64_t)acts[i].position));
+	PUT_ACTS(p, PG_TYPE_INT8, erases, pg_array_int8(p, as_int8(acts[i].act.erase_from)));
+	PUT_ACTS(p, PG_TYPE_INT8, erases, pg_array_int8(p, as_int8(acts[i].act.erase_to)));
+	PUT_ACTS(p, PG_TYPE_BOOL, erases, pg_array_bool(p, acts[i].act.erase_snapshots));
+	PUT_ACTS(p, PG_TYPE_BOOL, erases, pg_array_bool(p, acts[i].act.erase_all));
+	mem_free(acts);
+	return true;
+}
+
 /* Fills the parameters, and carries the facts forward to what is true once this is written. */
-static bool put_batch(struct pg *pg, const struct storage_record *records, size_t count)
+static bool put_batch(struct pg *pg, const struct storage_record *records, size_t count, bool *ret_acts)
 {
 	struct fresh fresh;
 	pg_params_clear(&pg->params);
@@ -180,6 +245,7 @@ static bool put_batch(struct pg *pg, const struct storage_record *records, size_
 		put_fresh(pg, records, &fresh);
 		put_records(pg, records, count);
 		put_sessions(pg, records, count);
+		ok = put_acts(pg, records, count, ret_acts);
 	}
 	mem_free(fresh.categories);
 	mem_free(fresh.streams);
@@ -359,7 +425,7 @@ enum storage_outcome pg_append(struct storage *s, uint64_t expected_head, const 
 	struct pg *pg = pg_of(s);
 	struct err why = {0};
 	char state[6] = "";
-	bool written = false;
+	bool written = false, acts = false;
 	/* Usually all is known, from the look-up before. */
 	if (pg->facts.head != expected_head) {
 		pg_facts_forget(&pg->facts);
@@ -372,14 +438,7 @@ enum storage_outcome pg_append(struct storage *s, uint64_t expected_head, const 
 	}
 	if (pg->facts.head != expected_head)
 		return has_moved(pg);
-	for (size_t i = 0; i < count; i++) {
-		if (record_kind_is_content(records[i].kind) || records[i].kind > RECORD_ERASE)
-			continue;
-		pg_roll_back(pg);
-		err_set(err, ERR_UNSUPPORTED, "the Postgres backend does not delete, truncate or erase");
-		return STORAGE_REFUSED;
-	}
-	if (!put_batch(pg, records, count)) {
+	if (!put_batch(pg, records, count, &acts)) {
 		pg_roll_back(pg);
 		pg_facts_forget(&pg->facts);
 		err_set(err, ERR_FULL, "no memory for a batch of %zu records", count);
@@ -392,6 +451,8 @@ enum storage_outcome pg_append(struct storage *s, uint64_t expected_head, const 
 		return STORAGE_UNKNOWN;
 	}
 	pg->writer.warned = false;
+	if (acts)
+		atomic_store(&pg->removed, true); /* what the streams still have is counted by the database */
 	enum pg_status status = send_batch(pg, &written, state, &why);
 	if (status == PG_REFUSED)
 		return is_refused(pg, state, &why, err);

@@ -101,16 +101,16 @@ static void learn_category(struct pg_facts *f, struct span name, bool exists, ui
 static bool learn_streams(struct pg *pg, const PGresult *r, const struct span *names, size_t name_count,
 			  bool all)
 {
-	struct pg_array columns[4];
-	for (int i = 0; i < 4; i++)
+	struct pg_array columns[5];
+	for (int i = 0; i < 5; i++)
 		if (!pg_array_of(r, 0, 2 + i, &columns[i]))
 			return false;
 	for (size_t i = 0; i < name_count; i++) {
-		int64_t v[4];
-		bool null[4];
+		int64_t v[5];
+		bool null[5];
 		if (!all && map_get(&pg->facts.streams, names[i]))
 			continue;
-		for (int k = 0; k < 4; k++)
+		for (int k = 0; k < 5; k++)
 			if (!pg_array_next_int8(&columns[k], &v[k], &null[k]))
 				return false;
 		struct pg_stream *s = mem_xalloc(sizeof(*s));
@@ -118,7 +118,8 @@ static bool learn_streams(struct pg *pg, const PGresult *r, const struct span *n
 					.no = (uint64_t)v[0],
 					.category_no = (uint64_t)v[1],
 					.sequence = (uint64_t)v[2],
-					.number = (uint64_t)v[3]};
+					.number = (uint64_t)v[3],
+					.live = (uint64_t)v[4]};
 		mem_free(map_put(&pg->facts.streams, names[i], s));
 		learn_category(&pg->facts, record_category(names[i]), !null[1], (uint64_t)v[1]);
 	}
@@ -155,7 +156,7 @@ static bool learn_ids(const PGresult *r, struct storage_id_fact *ids, size_t id_
 	for (size_t i = 0; i < id_count; i++)
 		ids[i].exists = false;
 	for (int i = 0; i < 7; i++)
-		if (!pg_array_of(r, 0, 6 + i, &columns[i]))
+		if (!pg_array_of(r, 0, 7 + i, &columns[i]))
 			return false;
 	*ret_full = false;
 	for (size_t n = columns[0].count, at = 0; n > 0 && !*ret_full; n--) {
@@ -189,17 +190,21 @@ enum err_code pg_facts_learn(struct pg *pg, const struct span *names, size_t nam
 			     struct storage_id_fact *ids, size_t id_count, struct arena *a, struct err *err)
 {
 	struct pg_facts *f = &pg->facts;
-	if (f->streams.count > PG_FACTS_MAX)
-		pg_facts_forget(f);
 	for (bool all = false;; all = true) {
 		PGresult *r;
 		int64_t head, last_commit;
+		struct pg_known known; /* before it is asked: meanwhile others may go on */
+		pg_known_get(pg, &known);
 		ask_for(pg, names, name_count, ids, id_count, all);
 		if (ask(pg, &r, err) != PG_DONE)
 			return err->code;
 		if (!pg_field_int8(r, 0, 0, &head) || !pg_field_int8(r, 0, 1, &last_commit)) {
 			PQclear(r);
 			return err_set(err, ERR_CORRUPT, TRY_TO_READ);
+		}
+		if ((uint64_t)head < known.head) {
+			PQclear(r);
+			return pg_lose(pg, (uint64_t)head, err);
 		}
 		bool moved = (uint64_t)head != f->head;
 		if (moved)
@@ -230,6 +235,8 @@ enum err_code pg_lookup(struct storage *s, struct storage_stream_fact *streams, 
 {
 	struct pg *pg = pg_of(s);
 	pg_roll_back(pg); /* of a batch that was looked up and never appended */
+	if (pg->facts.streams.count > PG_FACTS_MAX || atomic_exchange(&pg->removed, false))
+		pg_facts_forget(&pg->facts);
 	if (pg->moved >= PG_MOVED_IN_A_ROW) {
 		if (pg_connected(&pg->writer, PG_AGAIN_MS, err) || take_row(pg, err) != PG_DONE)
 			return err->code;
@@ -248,7 +255,7 @@ enum err_code pg_lookup(struct storage *s, struct storage_stream_fact *streams, 
 		must(fact);
 		streams[i].exists = fact->exists;
 		streams[i].sequence = fact->sequence;
-		streams[i].live_records = fact->number;
+		streams[i].live_records = fact->live;
 	}
 	*ret_head = pg->facts.head;
 	return ERR_OK;

@@ -98,20 +98,20 @@ static bool same_leaf(const struct pg_known *known, struct span record)
 	return memcmp(leaf, known->mark_leaf, sizeof(leaf)) == 0;
 }
 
-static enum err_code lose(struct pg *pg, const struct pg_known *known, uint64_t head, struct err *err)
+enum err_code pg_lose(struct pg *pg, uint64_t head, struct err *err)
 {
 	pthread_mutex_lock(&pg->lock);
 	snprintf(pg->lost_text, sizeof(pg->lost_text),
 		 "the database has lost acknowledged history: it has %llu records, and %llu were there, or other ones; "
 		 "nothing is served. Bring the right database back, or restart cairnd to go on with this one",
-		 (unsigned long long)head, (unsigned long long)known->head);
-	err_set(err, ERR_CORRUPT, "%s", pg->lost_text);
+		 (unsigned long long)head, (unsigned long long)pg->known.head);
+	err_set(err, ERR_UNAVAILABLE, "%s", pg->lost_text);
 	pthread_mutex_unlock(&pg->lock);
 	if (!atomic_exchange(&pg->lost, true)) {
 		log_error("acknowledged history is missing: nothing is served", LOG_ERR(err));
 		metric_set(METRIC_POSTGRES_HISTORY_LOST, 1);
 	}
-	return ERR_CORRUPT;
+	return ERR_UNAVAILABLE;
 }
 
 enum err_code pg_check_known(struct pg_conn *conn, struct err *err)
@@ -136,7 +136,7 @@ enum err_code pg_check_known(struct pg_conn *conn, struct err *err)
 	if (!pg_field_int8(r, 0, 0, &head))
 		code = err_set(err, ERR_CORRUPT, "Postgres answers with a head that is no number");
 	else if ((uint64_t)head < known.head || (known.marked && !same_leaf(&known, pg_field(r, 0, 1))))
-		code = lose(conn->pg, &known, (uint64_t)head, err);
+		code = pg_lose(conn->pg, (uint64_t)head, err);
 	PQclear(r);
 	return code;
 }

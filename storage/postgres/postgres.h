@@ -45,7 +45,7 @@ extern const size_t pg_migration_count;
 enum { PG_TYPE_BOOL = 16, PG_TYPE_BYTEA = 17, PG_TYPE_INT8 = 20, PG_TYPE_INT4 = 23, PG_TYPE_TEXT = 25,
        PG_TYPE_UUID = 2950 };
 
-#define PG_PARAMS_MAX 24
+#define PG_PARAMS_MAX 32
 /* The parameters of one statement, in binary, in one buffer that is used again and again. */
 struct pg_params {
 	struct buf bytes;
@@ -141,7 +141,7 @@ struct pg_known {
 /* What is known of a stream, as of the facts' head. */
 struct pg_stream {
 	bool exists;
-	uint64_t no, category_no, sequence, number;
+	uint64_t no, category_no, sequence, number, live;
 };
 struct pg_category {
 	bool exists;
@@ -173,6 +173,7 @@ struct pg {
 
 	pthread_mutex_t lock; /* guards known and lost_text */
 	struct pg_known known;
+	atomic_bool removed; /* records were: the facts are old */
 	atomic_bool lost; /* acknowledged history is missing: nothing is served */
 	char lost_text[300];
 
@@ -202,6 +203,8 @@ struct pg_reader *pg_of_reader(struct storage_reader *r);
 void pg_known_get(struct pg *pg, struct pg_known *ret);
 /* The log goes up to here at least; `last` (or empty) is its newest record there. */
 void pg_known_move(struct pg *pg, uint64_t head, struct wall_time last_commit, struct span last);
+/* The database has only this many records, or other ones than were acknowledged: from now on nothing is served. */
+enum err_code pg_lose(struct pg *pg, uint64_t head, struct err *err);
 /* Is what is known still in this connection's database? Else the store is lost. */
 enum err_code pg_check_known(struct pg_conn *conn, struct err *err);
 

@@ -11,28 +11,44 @@
 
 /* What all reads share. $1 from, $2 below, $3 kinds (0: all), $4 most bytes, $5 most records, $6 the name or
  * whether system streams are wanted. Rows that come after the page has one without bytes: where to go on. */
+/* The hash that stands for an erased body may be longer than it. */
+#define SIZE "octet_length(bytes) + 40 * erased::int"
 #define PAGE(from_where, order) \
-	"SELECT position, CASE WHEN nth = 1 OR (total <= $4::bigint AND nth <= $5::bigint) THEN bytes END FROM (" \
-	"SELECT position, bytes, octet_length(bytes) AS size, row_number() OVER w AS nth, " \
-	"sum(octet_length(bytes)) OVER w AS total FROM (SELECT r.position, r.bytes FROM " from_where \
+	"SELECT position, CASE WHEN nth = 1 OR (total <= $4::bigint AND nth <= $5::bigint) THEN bytes END, erased " \
+	"FROM (SELECT position, bytes, erased, " SIZE " AS size, row_number() OVER w AS nth, " \
+	"sum(" SIZE ") OVER w AS total FROM (" \
+	"SELECT r.position, r.bytes, " ERASED " AS erased FROM " from_where \
 	" AND ($3::bigint = 0 OR (r.kind < 32 AND ($3::bigint >> r.kind) & 1 = 1)) " \
 	"ORDER BY r.position " order " LIMIT $5::bigint + 1) p WINDOW w AS (ORDER BY position " order ")) q " \
 	"WHERE nth <= 2 OR total - size <= $4::bigint"
+/* Is the record given at all? And is its body? Most journals have nothing that is withheld, and ask once. */
+#define GIVEN(r) \
+	"NOT " r ".removed AND (NOT " r ".content OR (SELECT NOT EXISTS (SELECT 1 FROM cairn.withheld)) OR " \
+	"NOT EXISTS (SELECT 1 FROM cairn.withheld h WHERE h.stream_no = " r ".stream_no AND " r ".position < h.below))"
+#define ERASED \
+	"((SELECT EXISTS (SELECT 1 FROM cairn.erasure)) AND r.content AND EXISTS (SELECT 1 FROM cairn.erasure e " \
+	"WHERE e.stream_no = r.stream_no AND r.position < e.position AND CASE r.kind " \
+	"WHEN 2 THEN e.snapshots AND r.sequence >= e.first WHEN 1 THEN r.sequence BETWEEN e.first AND e.last " \
+	"ELSE e.whole END))"
 #define FORWARD "r.position >= $1::bigint AND r.position < $2::bigint"
 #define BACKWARD "r.position <= $1::bigint AND r.position < $2::bigint"
-#define ALL "cairn.record r WHERE ($6::boolean OR NOT r.system) AND "
-#define STREAM "cairn.record r WHERE r.stream_no = (SELECT no FROM cairn.stream WHERE name = $6) AND "
-#define CATEGORY "cairn.record r WHERE r.category_no = (SELECT no FROM cairn.category WHERE name = $6) AND "
+#define RAW "cairn.record r WHERE ($6::boolean OR NOT r.system) AND "
+#define ALL RAW GIVEN("r") " AND "
+#define IN_STREAM "cairn.record r WHERE r.stream_no = (SELECT no FROM cairn.stream WHERE name = $6) AND "
+#define IN_CATEGORY "cairn.record r WHERE r.category_no = (SELECT no FROM cairn.category WHERE name = $6) AND "
+#define STREAM IN_STREAM GIVEN("r") " AND "
+#define CATEGORY IN_CATEGORY GIVEN("r") " AND "
 /* The position that a sequence stands for: see storage.h. */
 #define FROM_SEQUENCE(than) \
 	"(SELECT e.position FROM cairn.record e WHERE e.stream_no = (SELECT no FROM cairn.stream WHERE name = $6) " \
-	"AND e.sequence " than " $1::bigint AND e.kind IN (1, 3, 5) ORDER BY e.sequence LIMIT 1)"
+	"AND e.sequence " than " $1::bigint AND e.kind IN (1, 3, 5) AND " GIVEN("e") " ORDER BY e.sequence LIMIT 1)"
 
 static const char *const page_sql[3][2] = {
 	[STORAGE_ALL] = {PAGE(ALL FORWARD, ""), PAGE(ALL BACKWARD, "DESC")},
 	[STORAGE_STREAM] = {PAGE(STREAM FORWARD, ""), PAGE(STREAM BACKWARD, "DESC")},
 	[STORAGE_CATEGORY] = {PAGE(CATEGORY FORWARD, ""), PAGE(CATEGORY BACKWARD, "DESC")},
 };
+static const char raw_sql[] = PAGE(RAW FORWARD, "");
 static const char *const sequence_sql[2] = {
 	PAGE(STREAM "r.position < $2::bigint AND r.position >= " FROM_SEQUENCE(">="), ""),
 	PAGE(STREAM "r.position < least($2::bigint, coalesce(" FROM_SEQUENCE(">") ", $2::bigint))", "DESC"),
@@ -43,31 +59,35 @@ static const char *const sequence_sql[2] = {
  * page has records already. Of the rows that it looked at, those that are wanted come, the one at which it
  * stops, and the last. */
 #define SCAN(from_where, order, wanted) \
-	"SELECT position, CASE WHEN wanted AND NOT stops THEN bytes END, wanted, stops, scan::bigint, nr FROM (" \
+	"SELECT position, CASE WHEN wanted AND NOT stops THEN bytes END, wanted, stops, scan::bigint, nr, erased " \
+	"FROM (" \
 	"SELECT *, max(stops::int) OVER (ORDER BY position " order \
 	" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS stopped FROM (" \
 	"SELECT *, CASE WHEN wanted THEN (nth > 1 OR $9::boolean) AND (total > $4::bigint OR nth > $5::bigint) " \
 	"ELSE scan >= $7::bigint END AS stops FROM (" \
-	"SELECT position, bytes, wanted, row_number() OVER w AS nr, lead(position) OVER w IS NULL AS last, " \
+	"SELECT position, bytes, wanted, erased, row_number() OVER w AS nr, lead(position) OVER w IS NULL AS last, " \
 	"count(*) FILTER (WHERE wanted) OVER w AS nth, " \
-	"coalesce(sum(octet_length(bytes)) FILTER (WHERE wanted) OVER w, 0) AS total, " \
+	"coalesce(sum(" SIZE ") FILTER (WHERE wanted) OVER w, 0) AS total, " \
 	"coalesce(sum(CASE WHEN $10::bigint = 0 THEN octet_length(bytes) ELSE $10::bigint END) " \
 	"FILTER (WHERE NOT wanted) OVER w, 0) AS scan FROM (" \
-	"SELECT r.position, r.bytes, " wanted " AND ($3::bigint = 0 OR (r.kind < 32 AND " \
+	"SELECT r.position, r.bytes, " ERASED " AS erased, " wanted " AND ($3::bigint = 0 OR (r.kind < 32 AND " \
 	"($3::bigint >> r.kind) & 1 = 1)) AS wanted FROM " from_where " ORDER BY r.position " order \
 	" LIMIT $8::bigint) p WINDOW w AS (ORDER BY position " order ")) a) b) c " \
 	"WHERE coalesce(stopped, 0) = 0 AND (wanted OR stops OR last)"
 #define ANY "cairn.record r WHERE "
 
+#define ALL_WANTED "($6::boolean OR NOT r.system) AND " GIVEN("r")
+
 static const char *const scan_sql[3][2] = {
-	[STORAGE_ALL] = {SCAN(ANY FORWARD, "", "($6::boolean OR NOT r.system)"),
-			 SCAN(ANY BACKWARD, "DESC", "($6::boolean OR NOT r.system)")},
-	[STORAGE_STREAM] = {SCAN(STREAM FORWARD, "", "true"), SCAN(STREAM BACKWARD, "DESC", "true")},
-	[STORAGE_CATEGORY] = {SCAN(CATEGORY FORWARD, "", "true"), SCAN(CATEGORY BACKWARD, "DESC", "true")},
+	[STORAGE_ALL] = {SCAN(ANY FORWARD, "", ALL_WANTED), SCAN(ANY BACKWARD, "DESC", ALL_WANTED)},
+	[STORAGE_STREAM] = {SCAN(IN_STREAM FORWARD, "", GIVEN("r")), SCAN(IN_STREAM BACKWARD, "DESC", GIVEN("r"))},
+	[STORAGE_CATEGORY] = {SCAN(IN_CATEGORY FORWARD, "", GIVEN("r")),
+			      SCAN(IN_CATEGORY BACKWARD, "DESC", GIVEN("r"))},
 };
 static const char *const scan_sequence_sql[2] = {
-	SCAN(STREAM "r.position < $2::bigint AND r.position >= " FROM_SEQUENCE(">="), "", "true"),
-	SCAN(STREAM "r.position < least($2::bigint, coalesce(" FROM_SEQUENCE(">") ", $2::bigint))", "DESC", "true"),
+	SCAN(IN_STREAM "r.position < $2::bigint AND r.position >= " FROM_SEQUENCE(">="), "", GIVEN("r")),
+	SCAN(IN_STREAM "r.position < least($2::bigint, coalesce(" FROM_SEQUENCE(">") ", $2::bigint))", "DESC",
+	     GIVEN("r")),
 };
 #define SCAN_ROWS_MAX 20000
 
@@ -103,23 +123,42 @@ static void put_query(struct pg_reader *reader, const struct storage_query *q, u
 		pg_param_bytes(p, q->name);
 }
 
-static enum err_code take_rows(const PGresult *r, struct buf *out, struct storage_page *page, struct err *err)
+/* A record on its way out: without its body, if that is erased. */
+static enum err_code put_record(struct buf *out, struct span bytes, bool erased, struct err *err)
+{
+	struct span run = bytes, entry;
+	struct record_view view;
+	enum err_code code = ERR_OK;
+	if (erased) {
+		code = record_next(&run, &entry, NULL, err);
+		if (!code)
+			code = record_decode_trusted(entry, &view, err);
+		if (code)
+			return code;
+		erased = view.content == RECORD_BODY;
+	}
+	code = erased ? record_put_erased(out, &view) : buf_append_span(out, bytes);
+	return code ? err_set(err, code, "no room for a record of %zu bytes", bytes.n) : ERR_OK;
+}
+
+static enum err_code take_rows(const PGresult *r, bool raw, struct buf *out, struct storage_page *page, struct err *err)
 {
 	int rows = PQntuples(r);
 	page->end = true;
 	for (int i = 0; i < rows; i++) {
 		int64_t position;
 		struct span bytes = pg_field(r, i, 1);
-		if (!pg_field_int8(r, i, 0, &position))
+		bool erased;
+		if (!pg_field_int8(r, i, 0, &position) || !pg_field_bool(r, i, 2, &erased))
 			return err_set(err, ERR_CORRUPT, CANNOT_BE_READ);
 		if (!bytes.p) {
 			page->end = false;
 			page->next = (uint64_t)position;
 			return ERR_OK;
 		}
-		enum err_code code = buf_append_span(out, bytes);
+		enum err_code code = put_record(out, bytes, erased && !raw, err);
 		if (code)
-			return err_set(err, code, "no room for a page of %d records", rows);
+			return code;
 		page->records++;
 	}
 	return ERR_OK;
@@ -127,7 +166,7 @@ static enum err_code take_rows(const PGresult *r, struct buf *out, struct storag
 
 static bool passes_over(const struct storage_query *q)
 {
-	return q->max_scan_bytes && (q->kinds || (q->source == STORAGE_ALL && !q->include_system));
+	return q->max_scan_bytes && !q->raw && (q->kinds || (q->source == STORAGE_ALL && !q->include_system));
 }
 
 /* Where one round of looking ended. */
@@ -140,15 +179,16 @@ static bool take_row(const PGresult *r, int i, bool backward, int64_t limit, str
 		     struct storage_page *page, struct round *round, size_t scanned_before)
 {
 	int64_t position, scan, row;
-	bool wanted, stops;
+	bool wanted, stops, erased;
 	if (!pg_field_int8(r, i, 0, &position) || !pg_field_bool(r, i, 2, &wanted) ||
-	    !pg_field_bool(r, i, 3, &stops) || !pg_field_int8(r, i, 4, &scan) || !pg_field_int8(r, i, 5, &row))
+	    !pg_field_bool(r, i, 3, &stops) || !pg_field_int8(r, i, 4, &scan) || !pg_field_int8(r, i, 5, &row) ||
+	    !pg_field_bool(r, i, 6, &erased))
 		return false;
 	struct span bytes = pg_field(r, i, 1);
 	uint64_t at = (uint64_t)position, after = backward ? at - 1 : at + 1;
 	page->scanned_bytes = scanned_before + (size_t)scan;
 	if (bytes.p) {
-		if (buf_append_span(out, bytes))
+		if (put_record(out, bytes, erased, NULL))
 			return false;
 		page->records++;
 	}
@@ -218,9 +258,11 @@ enum err_code pg_read(struct storage_reader *r, const struct storage_query *q, s
 	} else {
 		put_query(reader, q, below);
 		const char *sql = q->by_sequence ? sequence_sql[q->backward] : page_sql[q->source][q->backward];
+		if (q->raw)
+			sql = raw_sql;
 		if (pg_ask(&reader->conn, sql, &reader->params, &result, err) != PG_DONE)
 			return err->code;
-		code = take_rows(result, out, &page, err);
+		code = take_rows(result, q->raw, out, &page, err);
 		PQclear(result);
 	}
 	if (code) {
@@ -237,27 +279,32 @@ enum err_code pg_read(struct storage_reader *r, const struct storage_query *q, s
 	return ERR_OK;
 }
 
-enum err_code pg_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
-			  uint64_t below_position, struct buf *out, struct err *err)
+/* The newest one below a position; ERR_NOT_FOUND. */
+static enum err_code snapshot_below(struct pg_reader *reader, struct span stream, uint64_t at_sequence,
+				    uint64_t *below, struct buf *out, bool *ret_has_body, struct err *err)
 {
-	struct pg_reader *reader = pg_of_reader(r);
 	struct pg_params *p = &reader->params;
 	PGresult *result;
+	int64_t position;
 	pg_params_clear(p);
 	pg_param_bytes(p, stream);
 	pg_param_int8(p, as_int8(at_sequence));
-	pg_param_int8(p, as_int8(below_position));
+	pg_param_int8(p, as_int8(*below));
 	if (pg_ask(&reader->conn,
-		   "SELECT r.bytes FROM cairn.record r "
+		   "SELECT r.bytes, r.position FROM cairn.record r "
 		   "WHERE r.stream_no = (SELECT no FROM cairn.stream WHERE name = $1) AND r.kind = 2 "
-		   "AND r.sequence <= $2::bigint AND r.position < $3::bigint "
-		   "ORDER BY r.sequence DESC, r.position DESC LIMIT 1",
+		   "AND r.sequence <= $2::bigint AND r.position < $3::bigint AND " GIVEN("r") " AND NOT " ERASED
+		   " ORDER BY r.sequence DESC, r.position DESC LIMIT 1",
 		   p, &result, err) != PG_DONE)
 		return err->code;
 	enum err_code code = ERR_NOT_FOUND;
-	if (PQntuples(result) == 1) {
-		struct span bytes = pg_field(result, 0, 0);
-		code = buf_append_span(out, bytes);
+	struct span bytes = PQntuples(result) == 1 ? pg_field(result, 0, 0) : (struct span){0}, run = bytes, entry;
+	if (bytes.p && (!pg_field_int8(result, 0, 1, &position) || record_next(&run, &entry, NULL, NULL))) {
+		code = err_set(err, ERR_CORRUPT, CANNOT_BE_READ);
+	} else if (bytes.p) {
+		*below = (uint64_t)position;
+		*ret_has_body = record_has_body(entry);
+		code = *ret_has_body ? buf_append_span(out, bytes) : ERR_OK;
 		if (code)
 			err_set(err, code, "no room for a snapshot of %zu bytes", bytes.n);
 	}
@@ -265,27 +312,44 @@ enum err_code pg_snapshot(struct storage_reader *r, struct span stream, uint64_t
 	return code;
 }
 
+enum err_code pg_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
+			  uint64_t below_position, struct buf *out, struct err *err)
+{
+	struct pg_reader *reader = pg_of_reader(r);
+	enum err_code code = ERR_OK;
+	for (bool has_body = false; !has_body && !code;)
+		code = snapshot_below(reader, stream, at_sequence, &below_position, out, &has_body, err);
+	return code;
+}
+
 /* ---- streams --------------------------------------------------------------------------------- */
 
 #define INFO(source) \
-	"SELECT s.name, s.no, l.position, l.number, coalesce(q.sequence, 0) FROM " source " s " \
-	"CROSS JOIN LATERAL (SELECT r.position, r.number FROM cairn.record r WHERE r.stream_no = s.no " \
-	"ORDER BY r.position DESC LIMIT 1) l " \
+	"SELECT s.name, s.no, coalesce(l.position, s.no), coalesce(n.number, 0) - coalesce(w.base + w.removed, 0), " \
+	"coalesce(q.sequence, 0), coalesce(e.position, 0) FROM " source " s " \
+	"LEFT JOIN cairn.withheld w ON w.stream_no = s.no " \
+	"LEFT JOIN LATERAL (SELECT r.number FROM cairn.record r WHERE r.stream_no = s.no " \
+	"ORDER BY r.position DESC LIMIT 1) n ON true " \
+	"LEFT JOIN LATERAL (SELECT r.position FROM cairn.record r WHERE r.stream_no = s.no AND NOT r.removed " \
+	"ORDER BY r.position DESC LIMIT 1) l ON true " \
+	"LEFT JOIN LATERAL (SELECT max(f.position) AS position FROM cairn.erasure f " \
+	"WHERE f.stream_no = s.no AND f.whole) e ON true " \
 	"LEFT JOIN LATERAL (SELECT r.sequence FROM cairn.record r WHERE r.stream_no = s.no " \
-	"AND r.kind IN (1, 3, 5) ORDER BY r.sequence DESC LIMIT 1) q ON true"
+	"AND r.kind IN (1, 3, 5) AND NOT r.removed ORDER BY r.sequence DESC LIMIT 1) q ON true"
 
 static enum err_code take_info(const PGresult *r, int row, struct arena *a, struct storage_stream_info *ret,
 			       struct err *err)
 {
-	int64_t v[4];
-	for (int i = 0; i < 4; i++)
+	int64_t v[5];
+	for (int i = 0; i < 5; i++)
 		if (!pg_field_int8(r, row, 1 + i, &v[i]))
 			return err_set(err, ERR_CORRUPT, CANNOT_BE_READ);
 	*ret = (struct storage_stream_info){.name = arena_dup(a, pg_field(r, row, 0)),
 					    .first_position = (uint64_t)v[0],
 					    .last_position = (uint64_t)v[1],
 					    .records = (uint64_t)v[2],
-					    .sequence = (uint64_t)v[3]};
+					    .sequence = (uint64_t)v[3],
+					    .erased_below = (uint64_t)v[4]};
 	return ret->name.p ? ERR_OK : err_set(err, ERR_NOMEM, "no memory for streams' names");
 }
 
@@ -331,48 +395,4 @@ enum err_code pg_stat(struct storage_reader *r, struct span stream, struct arena
 		code = take_info(result, 0, a, ret, err);
 	PQclear(result);
 	return code;
-}
-
-/* ---- removing -------------------------------------------------------------------------------- */
-
-#define UNIT_RECORDS 4096
-
-enum err_code pg_unit(struct storage_reader *r, uint64_t position, struct storage_unit *ret, struct err *err)
-{
-	struct pg_reader *reader = pg_of_reader(r);
-	struct pg_params *p = &reader->params;
-	PGresult *result;
-	struct pg_known known;
-	int64_t bytes;
-	pg_known_get(reader->pg, &known);
-	struct storage_unit unit = {.first = position - position % UNIT_RECORDS};
-	unit.end = unit.first + UNIT_RECORDS < known.head ? unit.first + UNIT_RECORDS : known.head;
-	pg_params_clear(p);
-	pg_param_int8(p, (int64_t)unit.first);
-	pg_param_int8(p, (int64_t)unit.end);
-	if (pg_ask(&reader->conn,
-		   "SELECT coalesce(sum(octet_length(bytes)), 0)::bigint FROM cairn.record "
-		   "WHERE position >= $1::bigint AND position < $2::bigint",
-		   p, &result, err) != PG_DONE)
-		return err->code;
-	bool read = pg_field_int8(result, 0, 0, &bytes);
-	PQclear(result);
-	if (!read)
-		return err_set(err, ERR_CORRUPT, CANNOT_BE_READ);
-	unit.bytes = (uint64_t)bytes;
-	*ret = unit;
-	return ERR_OK;
-}
-
-void pg_close_unit(struct storage *s)
-{
-	pg_of(s); /* no unit is ever open */
-}
-
-enum err_code pg_remove(struct storage_reader *r, const struct storage_removal *list, size_t count, struct err *err)
-{
-	pg_of_reader(r);
-	(void)list;
-	(void)count;
-	return err_set(err, ERR_UNSUPPORTED, "the Postgres backend does not remove records");
 }

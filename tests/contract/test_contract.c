@@ -462,17 +462,10 @@ CONTRACT(read, agrees_with_a_model_over_random_logs_and_questions)
 	}
 }
 
-static void acts_needed(const struct fixture *f)
-{
-	if (f->row->postgres)
-		cr_skip_test("the Postgres backend does not delete, truncate, erase or remove");
-}
-
 /* --- acts ----------------------------------------------------------------------------------------------- */
 
 CONTRACT(acts, a_deleted_stream_is_empty_and_goes_on_counting)
 {
-	acts_needed(f);
 	struct storage_query q = EVERYTHING;
 	for (int i = 0; i < 3; i++)
 		append_one(f, "s|1", RECORD_EVENT);
@@ -505,7 +498,6 @@ CONTRACT(acts, a_deleted_stream_is_empty_and_goes_on_counting)
 
 CONTRACT(acts, an_erased_body_is_withheld_at_once)
 {
-	acts_needed(f);
 	struct storage_query q = EVERYTHING;
 	for (int i = 0; i < 4; i++) {
 		append_one(f, "s|1", RECORD_EVENT);
@@ -533,7 +525,6 @@ CONTRACT(acts, an_erased_body_is_withheld_at_once)
 /* An erasure in another stream that names a prefix says what was done, and does nothing. */
 CONTRACT(acts, are_taken_with_the_batch_that_brings_them)
 {
-	acts_needed(f);
 	struct storage_query q = EVERYTHING;
 	append_one(f, "s", RECORD_EVENT);
 	batch_add(f, "s", RECORD_EVENT, 5, 0);
@@ -549,7 +540,6 @@ CONTRACT(acts, are_taken_with_the_batch_that_brings_them)
 
 CONTRACT(acts, agree_with_the_model_over_random_logs_and_questions)
 {
-	acts_needed(f);
 	for (size_t n = 50; n <= 1600; n *= 2) {
 		random_batches(f, n, true);
 		random_queries(f, 150);
@@ -594,7 +584,6 @@ static void check_all(struct fixture *f)
 
 CONTRACT(remove, takes_nothing_from_what_is_given)
 {
-	acts_needed(f);
 	for (size_t n = 100; n <= 800; n *= 2) {
 		random_batches(f, n, true);
 		storage_close_unit(f->s);
@@ -606,7 +595,6 @@ CONTRACT(remove, takes_nothing_from_what_is_given)
 
 CONTRACT(remove, leaves_the_others_and_every_leaf)
 {
-	acts_needed(f);
 	for (size_t n = 100; n <= 800; n *= 2) {
 		random_batches(f, n, true);
 		storage_close_unit(f->s);
@@ -620,7 +608,6 @@ CONTRACT(remove, leaves_the_others_and_every_leaf)
 
 CONTRACT(remove, an_id_that_is_gone_may_come_again)
 {
-	acts_needed(f);
 	append_one(f, "s", RECORD_EVENT);
 	append_one(f, "s", RECORD_EVENT);
 	storage_close_unit(f->s);
@@ -638,7 +625,6 @@ CONTRACT(remove, an_id_that_is_gone_may_come_again)
 
 CONTRACT_DURABLE(remove, an_index_made_anew_gives_the_same_facts)
 {
-	acts_needed(f);
 	for (size_t n = 200; n <= 800; n *= 2) {
 		random_batches(f, n, true);
 		storage_close_unit(f->s);
