@@ -39,6 +39,10 @@
 #define LIMIT_SESSION_TTL_MIN_MS 100		 /* shorter than a slow sync it would end by itself */
 #define LIMIT_SLOTS 65536			 /* of one service: a table in memory */
 #define LIMIT_APPEND_FENCES ((size_t)100)	 /* of one append; an owner has one */
+#define LIMIT_GROUP_WAITING ((size_t)10000)	 /* streams of a group that wait; then it stops and says so */
+#define LIMIT_GROUP_WINDOW ((size_t)1000)	 /* records that one consumer may have unacknowledged */
+#define LIMIT_GROUP_NAME_BYTES ((size_t)300)	 /* part of a service's and streams' names */
+#define LIMIT_PARK_REASON_BYTES ((size_t)1000)	 /* a line for people */
 #define LIMIT_CLAIM_SLOTS ((size_t)4096)	 /* claimed or released by one call: a batch */
 #define LIMIT_SESSION_TTL_MAX_MS 3600000	 /* longer, nobody would notice that a process is gone */
 

@@ -31,6 +31,8 @@ static const struct act_kind kinds[] = {
 	 .type = "cairn.journal.v1.Grant",
 	 .apply = grant_apply,
 	 .streams = GRANTS_STREAM_PREFIX},
+	{.kind = RECORD_GROUP_OFFSET, .type = "cairn.journal.v1.GroupOffset"},
+	{.kind = RECORD_PARKED, .type = "cairn.journal.v1.Parked"},
 };
 
 const struct act_kind *act_kind_find(uint32_t kind)

@@ -137,4 +137,32 @@ typedef void journal_compact_fn(const struct journal_compacted *result, const st
 enum err_code journal_compact(struct journal *j, struct span actor, struct mailbox *mailbox,
 			      journal_compact_fn *done, void *arg, struct err *err);
 
+/* ---- consumer groups ------------------------------------------------------------------------- */
+
+#define GROUP_STREAM_PREFIX "$group-"   /* and the group's name: its offsets; also the name of its service */
+#define PARKED_STREAM_PREFIX "$parked-" /* and the group's name */
+
+struct journal_group_waiting {
+	struct span stream;
+	uint64_t position;
+};
+struct journal_group_offset {
+	struct span group;
+	uint64_t position; /* everything below is done but for the streams that wait */
+	const struct journal_group_waiting *waiting;
+	size_t waiting_count;
+};
+enum err_code journal_group_check(struct span group, struct err *err); /* its name */
+/* Both are taken only if the fence holds. */
+enum err_code journal_group_offset_new(const struct journal *j, const struct journal_group_offset *offset,
+				       const struct journal_fence *fence, struct append **ret,
+				       struct append_refusal *ret_refusal);
+struct journal_park {
+	struct span group, stream, reason;
+	uint64_t position;
+};
+enum err_code journal_park_new(const struct journal *j, const struct journal_park *park,
+			       const struct journal_fence *fence, struct append **ret,
+			       struct append_refusal *ret_refusal);
+
 #endif

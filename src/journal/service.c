@@ -14,6 +14,7 @@ static void service_on_drain(struct task *task)
 	service_appends_drain(l);
 	service_reads_drain(l);
 	service_watches_drain(l);
+	service_consumers_drain(l);
 }
 
 struct journal_service *journal_service_new(struct journal *j, struct grpc_server *server,
@@ -32,6 +33,7 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		{.path = JOURNAL_METHOD("ClaimGrants"), .unary = service_claim_grants, .arg = s},
 		{.path = JOURNAL_METHOD("ReleaseGrants"), .unary = service_release_grants, .arg = s},
 		{.path = JOURNAL_METHOD("WatchGrants"), .open = service_watch_grants_open, .arg = s},
+		{.path = JOURNAL_METHOD("Consume"), .open = service_consume_open, .arg = s},
 		{.path = JOURNAL_METHOD("Stat"), .unary = service_stat, .arg = s},
 		{.path = JOURNAL_METHOD("ListStreams"), .unary = service_list_streams, .arg = s},
 		{.path = JOURNAL_METHOD("Delete"), .unary = service_delete, .arg = s},
@@ -53,6 +55,7 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		list_init(&s->loops[i].appends);
 		list_init(&s->loops[i].reads);
 		list_init(&s->loops[i].watches);
+		list_init(&s->loops[i].consumers);
 	}
 	memcpy(s->methods, methods, sizeof(methods));
 	grpc_server_add(server, s->methods, ARRAY_LEN(methods));
@@ -74,6 +77,7 @@ void journal_service_free(struct journal_service *s)
 		must(list_empty(&s->loops[i].appends));
 		must(list_empty(&s->loops[i].reads));
 		must(list_empty(&s->loops[i].watches));
+		must(list_empty(&s->loops[i].consumers));
 	}
 	s->magic = 0;
 	mem_free(s->loops);

@@ -45,7 +45,7 @@ static void info_to(const struct journal_stream_info *info, PB(StreamInfo) *ret)
 
 static const char *const features[] = {
 	"append", "append-stream", "read", "load", "subscribe", "list-streams",
-	"sessions", "grants", "fences", "time-bounds",
+	"sessions", "grants", "fences", "time-bounds", "groups",
 	"delete", "truncate", "erase", "retention", "compact",
 };
 static const struct {
@@ -63,6 +63,8 @@ static const struct {
 	{"page_items", LIMIT_PAGE_ITEMS},
 	{"append_fences", LIMIT_APPEND_FENCES},
 	{"slots", LIMIT_SLOTS},
+	{"group_window", LIMIT_GROUP_WINDOW},
+	{"group_waiting", LIMIT_GROUP_WAITING},
 	{"claim_slots", LIMIT_CLAIM_SLOTS},
 };
 

@@ -15,7 +15,7 @@ struct service_loop {
 	struct task drain;
 	struct loop *loop;
 	struct journal_service *service;
-	struct list appends, reads, watches;
+	struct list appends, reads, watches, consumers;
 	bool draining;
 };
 
@@ -25,7 +25,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
-	struct grpc_method methods[18];
+	struct grpc_method methods[19];
 };
 
 /* service.c */
@@ -78,6 +78,10 @@ void service_grant_to(const struct journal_grant *g, PB(Grant) *ret);
 /* service_watch.c */
 void service_watch_grants_open(struct grpc_call *call, void *arg);
 void service_watches_drain(struct service_loop *l);
+
+/* service_consume.c */
+void service_consume_open(struct grpc_call *call, void *arg);
+void service_consumers_drain(struct service_loop *l);
 
 /* service_facts.c */
 void service_stat(struct grpc_call *call, struct span request, void *arg);

@@ -22,6 +22,8 @@ const char *record_kind_name(uint32_t kind)
 	case RECORD_SESSION_BEGUN: return "session begun";
 	case RECORD_SESSION_ENDED: return "session ended";
 	case RECORD_GRANT: return "grant";
+	case RECORD_GROUP_OFFSET: return "group offset";
+	case RECORD_PARKED: return "parked";
 	default: return "unknown";
 	}
 }

@@ -36,6 +36,8 @@ enum record_kind {
 	RECORD_SESSION_BEGUN = 7,
 	RECORD_SESSION_ENDED = 8,
 	RECORD_GRANT = 9,
+	RECORD_GROUP_OFFSET = 10,
+	RECORD_PARKED = 11,
 	RECORD_COMPACTION = 12,
 };
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */

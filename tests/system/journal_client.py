@@ -68,7 +68,8 @@ class Journal:
                 ("EndSession", "unary_unary", pb.EndSessionResponse),
                 ("ClaimGrants", "unary_unary", pb.ClaimGrantsResponse),
                 ("ReleaseGrants", "unary_unary", pb.ReleaseGrantsResponse),
-                ("WatchGrants", "unary_stream", pb.WatchGrantsResponse)):
+                ("WatchGrants", "unary_stream", pb.WatchGrantsResponse),
+                ("Consume", "stream_stream", pb.ConsumeResponse)):
             self._calls[name] = getattr(self.channel, kind)(
                 SERVICE + name, request_serializer=lambda m: m.SerializeToString(),
                 response_deserializer=answer.FromString)
@@ -150,6 +151,69 @@ class Journal:
     def watch(self, service, timeout=None):
         return self._calls["WatchGrants"](pb.WatchGrantsRequest(service=service),
                                           timeout=timeout or self.timeout, wait_for_ready=True)
+
+
+    def consume(self, group, timeout=None, **more):
+        return Consumer(self._calls["Consume"], pb.ConsumeRequest(group=group, **more), timeout or self.timeout)
+
+
+class Consumer:
+    """A Consume call."""
+
+    def __init__(self, call, first, timeout):
+        self._requests = queue.SimpleQueue()
+        self._requests.put(first)
+        self._call = call(iter(self._requests.get, None), timeout=timeout, wait_for_ready=True)
+        self.pending, self.active, self.parked = [], None, set()
+
+    def response(self):
+        try:
+            r = next(self._call)
+        except grpc.RpcError as error:
+            raise Refused(error) from None
+        except StopIteration:
+            raise AssertionError("the call has ended") from None
+        if r.HasField("active"):
+            self.active = r.active
+        self.parked.update(r.parked)
+        self.pending.extend(r.entries)
+
+    def take(self, n):
+        """The next n entries, in the order in which they come."""
+        while len(self.pending) < n:
+            self.response()
+        taken, self.pending = self.pending[:n], self.pending[n:]
+        return taken
+
+    def until_active(self):
+        while self.active is None:
+            self.response()
+        return self.active.position
+
+    def send(self, **what):
+        self._requests.put(pb.ConsumeRequest(**what))
+
+    def ack(self, *entries):
+        self.send(ack=[e.position for e in entries])
+
+    def nack(self, entry, delay_ms=0):
+        self.send(nack=[pb.Nack(position=entry.position, delay_ms=delay_ms)])
+
+    def park(self, entry, reason):
+        self.send(park=[pb.Park(position=entry.position, reason=reason)])
+        while entry.position not in self.parked:
+            self.response()
+
+    def finish(self):
+        """No more acknowledgements; entries that were still on their way."""
+        self._requests.put(None)
+        for r in self._call:
+            self.pending.extend(r.entries)
+        assert self._call.code() == grpc.StatusCode.OK
+
+    def cancel(self):
+        self._call.cancel()
+        self._requests.put(None)
 
 
 class AppendStream:

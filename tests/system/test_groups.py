@@ -1,0 +1,237 @@
+"""Consumer groups of cairnd, by a client that no one here wrote, on every backend."""
+
+import time
+
+import pytest
+
+from journal_client import Journal, Refused, check_whole, event, pb, rec, to_stream
+
+
+@pytest.fixture(params=["memory", "file"])
+def cairnd(lab, request):
+    storage = "memory" if request.param == "memory" else "file:%s" % (lab.folder / "data")
+    return lab.cairnd(storage=storage)
+
+
+@pytest.fixture
+def journal(cairnd):
+    j = Journal(cairnd.port, timeout=30)
+    yield j
+    check_whole(j.read(include_system=True))
+    j.close()
+
+
+def fill(journal, *names):
+    """One event a name; its data is its place in the list."""
+    for i, name in enumerate(names):
+        journal.append(to_stream(name, event("E", b"%d" % i)))
+
+
+def data(entries):
+    return [int(e.body.data) for e in entries]
+
+
+def offsets(journal, group):
+    return [rec.GroupOffset.FromString(e.body.data) for e in journal.read(stream="$group-" + group)]
+
+
+def test_events_come_in_order_and_go_on_where_they_were_acknowledged(journal):
+    fill(journal, "a|1", "a|2", "a|1", "a|2", "a|1")
+    first = journal.consume("g", address="here")
+    assert first.until_active() == 0
+    entries = first.take(5)
+    assert data(entries) == [0, 1, 2, 3, 4]
+    first.ack(*entries[:3])
+    first.finish()
+    assert [(o.group, o.position, list(o.waiting)) for o in offsets(journal, "g")] == [
+        ("g", entries[3].position, [])]
+    second = journal.consume("g")
+    assert second.until_active() == entries[3].position
+    assert data(second.take(2)) == [3, 4]
+    fill(journal, "a|1")  # live
+    assert data(second.take(1)) == [0]
+    second.cancel()
+
+
+def test_what_is_not_acknowledged_is_held_back_at_the_window(journal):
+    fill(journal, *["a"] * 10)
+    consumer = journal.consume("g", window=3)
+    entries = consumer.take(3)
+    assert not consumer.pending
+    consumer.ack(entries[1])  # out of order: the first is still open
+    more = consumer.take(1)
+    assert data(more) == [3] and not consumer.pending
+    consumer.finish()
+    assert offsets(journal, "g") == []  # nothing is done up to anywhere
+    consumer = journal.consume("g")
+    assert data(consumer.take(10)) == list(range(10))
+    consumer.cancel()
+
+
+def test_one_consumer_at_a_time_and_the_next_takes_over(journal):
+    fill(journal, "a", "a")
+    first = journal.consume("g", address="first")
+    entries = first.take(2)
+    second = journal.consume("g", address="second")
+    other = journal.consume("h")
+    assert data(other.take(2)) == [0, 1]  # groups are apart
+    other.cancel()
+    first.ack(entries[0])
+    first.finish()
+    assert data(second.take(1)) == [1]
+    second.cancel()
+    grants = [rec.Grant.FromString(e.body.data) for e in journal.read(stream="$grants-$group-g")]
+    assert [g.epoch for g in grants] == [1, 2]
+
+
+def test_a_consumer_that_vanishes_frees_the_group(journal):
+    fill(journal, "a", "a")
+    first = journal.consume("g")
+    first.ack(first.take(2)[0])
+    first.cancel()
+    second = journal.consume("g")
+    assert data(second.take(1))[0] in (0, 1)
+    second.cancel()
+
+
+def test_a_record_given_back_comes_again_and_its_stream_waits_for_it(journal):
+    fill(journal, "a", "b", "a", "b")
+    consumer = journal.consume("g")
+    a0, b1, a2, b3 = consumer.take(4)
+    begun = time.monotonic()
+    consumer.nack(a0, delay_ms=300)
+    consumer.ack(b1, b3, a2)  # a2 was taken back with a0: this says nothing
+    fill(journal, "a", "b")   # 0 of a, 1 of b
+    (live,) = consumer.take(1)
+    assert live.header.stream == "b"  # others go on
+    (again,) = consumer.take(1)
+    assert again.position == a0.position and time.monotonic() - begun >= 0.3
+    consumer.ack(again)
+    (next_,) = consumer.take(1)
+    assert next_.position == a2.position
+    consumer.ack(next_)
+    (last,) = consumer.take(1)
+    assert last.header.stream == "a" and last.position > a2.position
+    consumer.ack(last, live)
+    fill(journal, "a")  # caught up: on the main path again
+    (end,) = consumer.take(1)
+    consumer.ack(end)
+    consumer.finish()
+    offset = offsets(journal, "g")[-1]
+    assert offset.position > end.position and not offset.waiting
+
+
+def test_streams_that_wait_are_remembered(journal):
+    fill(journal, "a", "b", "a", "b")
+    first = journal.consume("g")
+    a0, b1, a2, b3 = first.take(4)
+    first.nack(a0, delay_ms=3600000)
+    first.ack(b1, b3)
+    first.finish()
+    (offset,) = offsets(journal, "g")
+    assert [(w.stream, w.position) for w in offset.waiting] == [("a", a0.position)]
+    assert offset.position > b3.position
+    second = journal.consume("g")
+    (again,) = second.take(1)  # a delay is the consumer's who asked for it
+    assert again.position == a0.position
+    second.ack(again)
+    (next_,) = second.take(1)
+    assert next_.position == a2.position
+    second.ack(next_)
+    second.finish()
+    assert not offsets(journal, "g")[-1].waiting and offsets(journal, "g")[-1].position > b3.position
+
+
+def test_a_parked_record_is_noted_and_never_comes_again(journal):
+    fill(journal, "a", "a")
+    consumer = journal.consume("g")
+    bad, good = consumer.take(2)
+    consumer.park(bad, "cannot be read")
+    consumer.ack(good)
+    consumer.finish()
+    (noted,) = [rec.Parked.FromString(e.body.data) for e in journal.read(stream="$parked-g")]
+    assert noted == rec.Parked(group="g", position=bad.position, stream="a", reason="cannot be read")
+    second = journal.consume("g")
+    second.until_active()
+    fill(journal, "a")
+    assert [e.position for e in second.take(1)] == [journal.read(stream="a")[-1].position]
+    second.cancel()
+
+
+def test_groups_read_what_they_ask_for(journal):
+    fill(journal, "a|1", "b|1", "a|2")
+    journal.append(to_stream("a|1", event("Other", b"9"), snapshot=event("Snapshot", b"8")))
+    for query, expected in (({"category": "a"}, [0, 2, 9]), ({"stream": "a|1"}, [0, 9]),
+                            ({"types": ["Other"]}, [9]), ({"stream_prefixes": ["b"]}, [1])):
+        consumer = journal.consume("g%d" % expected[0] + str(len(expected)), **query)
+        assert data(consumer.take(len(expected))) == expected
+        consumer.cancel()
+    late = journal.consume("late", from_end=True)
+    late.until_active()
+    fill(journal, "a|7")
+    (only,) = late.take(1)
+    assert only.header.stream == "a|7"
+    late.cancel()
+
+
+def test_requests_say_what_is_wrong_with_them(journal):
+    for first, text in (({"group": ""}, "group name has 0 bytes"), ({"group": "x" * 301}, "301 bytes"),
+                        ({"group": "g", "window": 1001}, "window is 1001"),
+                        ({"group": "g", "ack": [1]}, "first request"),
+                        ({"group": "g", "category": "a|b"}, "category"),
+                        ({"group": "g", "journal": "x"}, "no journal")):
+        with pytest.raises(Refused) as caught:
+            journal.consume(**first).until_active()
+        assert text in caught.value.text and caught.value.code in ("INVALID_ARGUMENT", "NOT_FOUND")
+    consumer = journal.consume("g")
+    consumer.until_active()
+    consumer.send(group="h")
+    with pytest.raises(Refused):
+        consumer.take(1)
+
+
+def test_offsets_survive_a_kill(lab):
+    cairnd = lab.cairnd(storage="file:%s" % (lab.folder / "data"))
+    journal = Journal(cairnd.port, timeout=30)
+    fill(journal, *["a"] * 6)
+    first = journal.consume("g")
+    entries = first.take(6)
+    first.ack(*entries[:2])
+    first.finish()
+    second = journal.consume("g")
+    assert data(second.take(4)) == [2, 3, 4, 5]
+    cairnd.kill()  # with a consumer: its session runs out, then the next has its turn
+    journal.close()
+    cairnd.start()
+    cairnd.ready()
+    journal = Journal(cairnd.port, timeout=30)
+    third = journal.consume("g")
+    assert third.until_active() == entries[2].position
+    assert data(third.take(4)) == [2, 3, 4, 5]
+    third.cancel()
+    journal.close()
+
+
+def test_consumers_are_told_when_the_server_stops(lab):
+    cairnd = lab.cairnd(storage="file:%s" % (lab.folder / "data"))
+    journal = Journal(cairnd.port, timeout=30)
+    fill(journal, "a", "a")
+    consumer = journal.consume("g")
+    first, _ = consumer.take(2)
+    consumer.ack(first)
+    other = journal.consume("other")
+    other.until_active()
+    journal.consume("third").take(2)  # the acknowledgement has been taken: calls of one connection are in order
+    cairnd.terminate()
+    with pytest.raises(Refused) as caught:
+        consumer.take(1)
+    assert caught.value.code == "UNAVAILABLE"
+    journal.close()
+    cairnd.start()
+    cairnd.ready()
+    journal = Journal(cairnd.port, timeout=30)
+    assert offsets(journal, "g")[-1].position == first.position + 1
+    again = journal.consume("g")  # at once: the session was ended
+    assert data(again.take(1)) == [1]
+    again.cancel()
+    journal.close()
