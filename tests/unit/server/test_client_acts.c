@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "grpc/grpc.h"
 #include "journal/client_acts.h"
+#include "journal/client_group.h"
 #include "journal/journal.h"
 #include "journal/service.h"
 
@@ -279,5 +280,96 @@ Test(client_acts, what_is_open_ends_with_the_client)
 	client_free(rig->client);
 	cr_assert(rig->watch_done);
 	rig->client = NULL;
+	rig_free(rig);
+}
+
+/* ---- consumers ---------------------------------------------------------------------------------- */
+
+struct consumer {
+	struct client_consumer *k;
+	bool active, done;
+	uint64_t active_at, parked[4];
+	size_t count, parked_count;
+	uint64_t positions[64];
+	enum grpc_code code;
+};
+
+static void on_active(struct client_consumer *k, uint64_t position, void *arg)
+{
+	struct consumer *c = arg;
+
+	(void)k;
+	c->active = true;
+	c->active_at = position;
+}
+
+static void on_consumed(struct client_consumer *k, const struct record_view *record, void *arg)
+{
+	struct consumer *c = arg;
+
+	(void)k;
+	cr_assert(c->active);
+	cr_assert_lt(c->count, ARRAY_LEN(c->positions));
+	c->positions[c->count++] = record->position;
+}
+
+static void on_parked(struct client_consumer *k, uint64_t position, void *arg)
+{
+	struct consumer *c = arg;
+
+	(void)k;
+	cr_assert_lt(c->parked_count, ARRAY_LEN(c->parked));
+	c->parked[c->parked_count++] = position;
+}
+
+static void on_consumer_done(struct client_consumer *k, const struct client_error *error, void *arg)
+{
+	struct consumer *c = arg;
+
+	(void)k;
+	c->done = true;
+	c->code = error->code;
+}
+
+static const struct client_consumer_ops consumer_ops = {on_active, on_consumed, on_parked, on_consumer_done};
+
+static void consume(struct rig *rig, struct consumer *c)
+{
+	*c = (struct consumer){0};
+	c->k = client_consume(rig->client, &(struct client_consume){.group = SPAN("mail"), .window = 10},
+			      &consumer_ops, c);
+}
+
+Test(client_acts, a_group_is_consumed)
+{
+	struct rig *rig = rig_new();
+	struct consumer first, second;
+
+	for (int i = 0; i < 4; i++)
+		append(rig, NULL, GRPC_OK);
+	consume(rig, &first);
+	run_until(rig, first.count == 4);
+	cr_assert(first.active && first.active_at == 0);
+	cr_assert_eq(first.positions[3], 3);
+	client_consumer_ack(first.k, 0);
+	client_consumer_park(first.k, 1, SPAN("no use"));
+	run_until(rig, first.parked_count == 1);
+	cr_assert_eq(first.parked[0], 1);
+	client_consumer_nack(first.k, 2, 0); /* takes 3 back with it */
+	run_until(rig, first.count == 5);
+	cr_assert_eq(first.positions[4], 2);
+	client_consumer_ack(first.k, 2);
+	run_until(rig, first.count == 6);
+	cr_assert_eq(first.positions[5], 3);
+	consume(rig, &second); /* waits for its turn */
+	client_consumer_finish(first.k);
+	run_until(rig, first.done);
+	cr_assert_eq(first.code, GRPC_OK);
+	run_until(rig, second.count == 1);
+	cr_assert_eq(second.positions[0], 3);
+	client_consumer_ack(second.k, 3);
+	client_consumer_cancel(second.k);
+	run_until(rig, second.done);
+	cr_assert_eq(second.code, GRPC_CANCELLED);
 	rig_free(rig);
 }
