@@ -99,13 +99,13 @@ def test_a_record_given_back_comes_again_and_its_stream_waits_for_it(journal):
     consumer = journal.consume("g")
     a0, b1, a2, b3 = consumer.take(4)
     begun = time.monotonic()
-    consumer.nack(a0, delay_ms=300)
+    consumer.nack(a0, delay_ms=2000)
     consumer.ack(b1, b3, a2)  # a2 was taken back with a0: this says nothing
     fill(journal, "a", "b")   # 0 of a, 1 of b
     (live,) = consumer.take(1)
     assert live.header.stream == "b"  # others go on
     (again,) = consumer.take(1)
-    assert again.position == a0.position and time.monotonic() - begun >= 0.3
+    assert again.position == a0.position and time.monotonic() - begun >= 2
     consumer.ack(again)
     (next_,) = consumer.take(1)
     assert next_.position == a2.position
@@ -118,7 +118,7 @@ def test_a_record_given_back_comes_again_and_its_stream_waits_for_it(journal):
     consumer.ack(end)
     consumer.finish()
     offset = offsets(journal, "g")[-1]
-    assert offset.position > end.position and not offset.waiting
+    assert offset.position > last.position and all(w.position > last.position for w in offset.waiting)
 
 
 def test_streams_that_wait_are_remembered(journal):
@@ -139,7 +139,8 @@ def test_streams_that_wait_are_remembered(journal):
     assert next_.position == a2.position
     second.ack(next_)
     second.finish()
-    assert not offsets(journal, "g")[-1].waiting and offsets(journal, "g")[-1].position > b3.position
+    offset = offsets(journal, "g")[-1]  # the stream may still be looked through for more
+    assert offset.position > b3.position and all(w.position > a2.position for w in offset.waiting)
 
 
 def test_a_parked_record_is_noted_and_never_comes_again(journal):
