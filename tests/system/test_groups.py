@@ -96,27 +96,33 @@ def test_a_consumer_that_vanishes_frees_the_group(journal):
 
 def test_a_record_given_back_comes_again_and_its_stream_waits_for_it(journal):
     fill(journal, "a", "b", "a", "b")
-    consumer = journal.consume("g")
-    a0, b1, a2, b3 = consumer.take(4)
-    begun = time.monotonic()
-    consumer.nack(a0, delay_ms=2000)
-    consumer.ack(b1, b3, a2)  # a2 was taken back with a0: this says nothing
+    first = journal.consume("g", window=4)  # full: what comes next has waited for the answers
+    a0, b1, a2, b3 = first.take(4)
+    first.nack(a0, delay_ms=3600000)
+    first.ack(b1, b3, a2)  # a2 was taken back with a0: this says nothing
     fill(journal, "a", "b")   # 0 of a, 1 of b
-    (live,) = consumer.take(1)
+    (live,) = first.take(1)
     assert live.header.stream == "b"  # others go on
-    (again,) = consumer.take(1)
-    assert again.position == a0.position and time.monotonic() - begun >= 2
-    consumer.ack(again)
-    (next_,) = consumer.take(1)
+    first.ack(live)
+    first.finish()
+    second = journal.consume("g")  # a delay is the consumer's who asked for it
+    (again,) = second.take(1)
+    assert again.position == a0.position
+    begun = time.monotonic()
+    second.nack(again, delay_ms=300)
+    (again,) = second.take(1)
+    assert again.position == a0.position and time.monotonic() - begun >= 0.3
+    second.ack(again)
+    (next_,) = second.take(1)
     assert next_.position == a2.position
-    consumer.ack(next_)
-    (last,) = consumer.take(1)
+    second.ack(next_)
+    (last,) = second.take(1)
     assert last.header.stream == "a" and last.position > a2.position
-    consumer.ack(last, live)
+    second.ack(last)
     fill(journal, "a")  # caught up: on the main path again
-    (end,) = consumer.take(1)
-    consumer.ack(end)
-    consumer.finish()
+    (end,) = second.take(1)
+    second.ack(end)
+    second.finish()
     offset = offsets(journal, "g")[-1]
     assert offset.position > last.position and all(w.position > last.position for w in offset.waiting)
 
