@@ -1,5 +1,6 @@
 #include <config.h>
 
+#include "grpc/reset_filter.h"
 #include "grpc/session.h"
 
 #include <stdio.h>
@@ -19,7 +20,6 @@
 /* Headers, trailers, their arrays, and what a call keeps about itself. */
 #define STREAM_ARENA_BYTES (16 * LIMIT_HEADER_BYTES)
 #define HEADERS_ON_STACK 32
-#define HEADERS_FIRST ((size_t)4)     /* metadata and trailers are few */
 #define HEADERS_OF_BLOCK ((size_t)10) /* a usual request has them all in its first array */
 /* Stream resets a peer may send: a burst, then so many a second (CVE-2023-44487). Calls that are cancelled
  * or time out are resets too, so these are far above nghttp2's defaults (1000 and 33). */
@@ -38,8 +38,9 @@ struct session {
 	size_t charged_bytes; /* of all streams */
 	bool goaway_received;
 	int32_t last_id, skipped_from,
-		skipped_to;        /* server: the peer's newest stream; ids it has passed over */
-	char detail[DETAIL_BYTES]; /* what nghttp2 last said was wrong */
+		skipped_to;         /* server: the peer's newest stream; ids it has passed over */
+	struct reset_filter resets; /* server */
+	char detail[DETAIL_BYTES];  /* what nghttp2 last said was wrong */
 
 	/* While session_send() runs. */
 	struct outq *out;
@@ -47,31 +48,6 @@ struct session {
 };
 
 /* ---- headers --------------------------------------------------------------------------------------- */
-
-enum err_code header_list_put(struct header_list *list, struct arena *a, struct span name, struct span value)
-{
-	if (list->h.n == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : list->first ? list->first : HEADERS_FIRST;
-		struct header *room = arena_alloc(a, cap * sizeof(*room));
-		if (!room)
-			return ERR_NOMEM;
-		if (list->h.n)
-			memcpy(room, list->room, list->h.n * sizeof(*room));
-		list->room = room;
-		list->h.items = room;
-		list->cap = cap;
-	}
-	list->room[list->h.n++] = (struct header){name, value};
-	return ERR_OK;
-}
-
-enum err_code header_list_add(struct header_list *list, struct arena *a, struct span name, struct span value)
-{
-	struct span name_copy = arena_dup(a, name), value_copy = arena_dup(a, value);
-	if (!name_copy.p || !value_copy.p)
-		return ERR_NOMEM;
-	return header_list_put(list, a, name_copy, value_copy);
-}
 
 static nghttp2_nv *headers_to_nv(const struct headers *h, nghttp2_nv stack[HEADERS_ON_STACK])
 {
@@ -611,15 +587,36 @@ static int session_on_error(nghttp2_session *ng, int code, const char *text, siz
 	return 0;
 }
 
-enum err_code session_recv(struct session *session, struct span bytes, struct err *err)
+static enum err_code session_feed(struct session *session, struct span bytes, struct err *err)
 {
-	must(session->magic == SESSION_MAGIC);
 	ssize_t n = nghttp2_session_mem_recv(session->ng, bytes.p, bytes.n);
 	if (n >= 0)
 		return ERR_OK;
 	const char *what = nghttp2_strerror((int)n);
 	return err_set(err, ERR_UNAVAILABLE, "HTTP/2 input: %s%s%s", what, session->detail[0] ? ": " : "",
 		       session->detail);
+}
+
+/* A stream that this client, which has opened some, has not opened. */
+static bool session_is_idle(const struct session *session, uint32_t id)
+{
+	return session->last_id > 0 && id % 2 && id > (uint32_t)session->last_id;
+}
+
+enum err_code session_recv(struct session *session, struct span bytes, struct err *err)
+{
+	must(session->magic == SESSION_MAGIC);
+	if (!session->config.server)
+		return session_feed(session, bytes, err);
+	while (bytes.n) {
+		uint32_t reset;
+		struct span some = reset_filter_next(&session->resets, &bytes, &reset);
+		if (reset && session_is_idle(session, reset))
+			reset_filter_drop(&session->resets);
+		else if (some.n && session_feed(session, some, err))
+			return err->code;
+	}
+	return ERR_OK;
 }
 
 /* ---- the session ------------------------------------------------------------------------------------ */
@@ -715,6 +712,7 @@ struct session *session_new(const struct session_config *config, const struct se
 		.magic = SESSION_MAGIC, .config = *config, .ops = ops, .user = user, .last_id = -1};
 	list_init(&session->streams);
 	list_init(&session->ready);
+	reset_filter_init(&session->resets);
 	if (session_new_ng(session)) {
 		mem_free(session);
 		return NULL;

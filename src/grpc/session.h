@@ -22,6 +22,7 @@
 #include "base/arena.h"
 #include "base/list.h"
 #include "grpc/grpc.h"
+#include "grpc/header_list.h"
 #include "grpc/outq.h"
 
 enum http2_error {
@@ -32,22 +33,6 @@ enum http2_error {
 	HTTP2_CANCEL = 8,
 	HTTP2_ENHANCE_YOUR_CALM = 11
 };
-
-/* A growing list of headers in an arena. */
-struct header_list {
-	struct headers h;
-	struct header *room; /* h.items, writable */
-	size_t cap, first; /* first: of the first array, 0 for a few */
-};
-/* An empty list whose first headers need no room in the arena: it must not outlive the array. */
-#define HEADER_LIST_ON(array)                                                     \
-	{                                                                         \
-		.h = {.items = (array)}, .room = (array), .cap = ARRAY_LEN(array) \
-	}
-/* Copies name and value into the arena, or (put) keeps the spans as they are. */
-enum err_code header_list_add(struct header_list *list, struct arena *a, struct span name, struct span value);
-enum err_code header_list_put(struct header_list *list, struct arena *a, struct span name,
-			      struct span value);
 
 struct session;
 struct stream;

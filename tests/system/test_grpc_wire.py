@@ -240,6 +240,19 @@ def test_deadline_of_the_request(wire):
     assert wire.call(ECHO, GRPC, ("grpc-timeout", "99999999H")).status() == "0"
 
 
+def test_a_reset_of_a_stream_that_was_never_opened_disturbs_no_other(wire):
+    """What gRPC's C core sends for a call that is cancelled at once."""
+    held = wire.open(TEST + "FullDuplexCall", GRPC)
+    wire.flush()
+    never = wire.h2.get_next_available_stream_id()
+    wire.socket.sendall(b"\0\0\4\3\0" + struct.pack(">II", never, 8))
+    wire.h2.highest_outbound_stream_id = never
+    assert wire.call(ECHO, GRPC, body=message(b"next")).data == message(b"next")
+    wire.send(held, b"", end=True)
+    wire.until(lambda: wire.streams[held].ended)
+    assert wire.streams[held].status() == "0"
+
+
 def test_the_number_of_messages_must_fit(wire):
     assert wire.call(ECHO, GRPC, body=b"").status() == "12"
     assert wire.call(ECHO, GRPC, body=message(b"a") + message(b"b")).status() == "12"
