@@ -435,7 +435,8 @@ int main(int argc, char **argv)
 	struct err err = {0};
 	bool exit_now = false, migrates = false;
 	enum storage_migrate what = STORAGE_MIGRATE_STATUS;
-	int rest = 0, code = EXIT_RUN;
+	enum exit_code code = EXIT_RUN;
+	int rest = 0;
 
 	if (!migrate_words(&argc, argv, &migrates, &what)) {
 		fprintf(stderr, "cairnd: write cairnd migrate status, up or --dry-run, and --storage URI\n");
@@ -481,5 +482,5 @@ int main(int argc, char **argv)
 		app_close(&app);
 	}
 	settings_free(settings);
-	return code;
+	return (int)code;
 }
