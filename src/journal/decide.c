@@ -199,7 +199,7 @@ static bool check_repeat(const struct decide *d, struct append *a)
 		if (!item->id_made && (d->ids[item->id_key].exists || d->owners[item->id_key].append))
 			match = item;
 	}
-	if (!match)
+	if (!match || plant("idempotency-forgotten"))
 		return false;
 	if (repeats_log(d, a) || repeats_batch(d, a)) {
 		a->answer.repeated = true;

@@ -14,6 +14,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 GO_SDK = "github.com/cloudstateio/go-support v0.3.0"
+PORCUPINE = "github.com/anishathalye/porcupine v1.3.1"
 GRPC_INTEROP = "v1.83.2"
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
@@ -64,22 +65,32 @@ class _Once:
         self._lock.close()
 
 
-def _go_function(name, package, main=None):
-    """A function on the Go SDK: one of its own commands, or our `main` file."""
-    folder = tools_dir() / ("go-support-v0.3.0-" + name)
+def _go_program(folder_name, name, module, package, main=None):
+    """A program that requires the module: one of its own commands, or our `main` file."""
+    folder = tools_dir() / folder_name
     program = folder / name
     with _Once(folder):
         current = main.read_bytes() if main else b""
         if program.exists() and (not main or (folder / "main.go").read_bytes() == current):
             return program
         folder.mkdir(exist_ok=True)
-        (folder / "go.mod").write_text("module fn\n\ngo 1.24\n\nrequire %s\n" % GO_SDK)
+        (folder / "go.mod").write_text("module fn\n\ngo 1.24\n\nrequire %s\n" % module)
         if main:
             (folder / "main.go").write_bytes(current)
         # Under another name first: what is there under the right one is whole.
         _run_go(["build", "-o", name + ".new", package], folder)
         os.replace(folder / (name + ".new"), program)
     return program
+
+
+def _go_function(name, package, main=None):
+    """A function on the Go SDK."""
+    return _go_program("go-support-v0.3.0-" + name, name, GO_SDK, package, main)
+
+
+def go_linear():
+    """The checker of histories, on a checker that no one here wrote; see go/linear.go."""
+    return _go_program("porcupine-v1.3.1", "linear", PORCUPINE, ".", HERE / "go" / "linear.go")
 
 
 def go_cart():
