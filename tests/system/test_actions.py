@@ -127,7 +127,7 @@ def test_the_deadline_is_passed_on(stage):
     stream = stage.call_of("handleUnary")
     value, = stream.opened.header("grpc-timeout")
     scale = {"H": 3600, "M": 60, "S": 1, "m": 1e-3, "u": 1e-6, "n": 1e-9}[value[-1]]
-    assert 0 < int(value[:-1]) * scale <= 30
+    assert 0 < int(value[:-1]) * scale <= 31  # grpcio rounds up, to three digits
     stream.next()
     stage.answer_unary(stream, stage.act.reply(response("ok")))
     assert answer.result() == response("ok")
