@@ -24,7 +24,7 @@ struct conf {
 		*log_format;
 	int64_t port, function_port, metrics_port, management_port;
 	int64_t passivation_timeout, command_timeout, load_timeout, append_timeout, close_grace,
-		drain_timeout;
+		drain_timeout, session_ttl;
 	int64_t max_entities, max_waiting, function_message_max;
 };
 
@@ -170,6 +170,13 @@ static const struct setting rows[] = {
 	 .min = TIME_MIN,
 	 .max = TIME_MAX,
 	 .help = "How long calls under way may take after SIGTERM."},
+	{.name = "session-ttl",
+	 .type = SETTING_TIME,
+	 .offset = AT(session_ttl),
+	 .fallback = "10s",
+	 .min = LIMIT_SESSION_TTL_MIN_MS,
+	 .max = LIMIT_SESSION_TTL_MAX_MS,
+	 .help = "Where there are CRDTs: how long the other proxies count a silent one, with its votes."},
 	{.name = "max-entities",
 	 .type = SETTING_INT,
 	 .offset = AT(max_entities),
@@ -293,6 +300,7 @@ static struct proxy *make_proxy(struct app *app, char *addresses[4])
 						.load_timeout_ms = c->load_timeout,
 						.append_timeout_ms = c->append_timeout,
 						.close_grace_ms = c->close_grace,
+						.session_ttl_ms = c->session_ttl,
 						.max_entities = c->max_entities,
 						.max_waiting = c->max_waiting,
 						.function_message_max_bytes = c->function_message_max,

@@ -216,11 +216,11 @@ static void keep_fences(struct append *a, const struct journal_fence *fences, si
 static enum err_code check_writable(struct span name, struct err *err)
 {
 	if (!record_stream_is_system(name) || span_starts(name, SPAN("$schema-")) ||
-	    span_starts(name, SPAN("$topic-")))
+	    span_starts(name, SPAN("$topic-")) || span_starts(name, SPAN("$applied-")))
 		return ERR_OK;
-	return err_set(
-		err, ERR_INVALID,
-		"names that begin with '$' are the journal's own, but for \"$schema-\" and \"$topic-\"");
+	return err_set(err, ERR_INVALID,
+		       "names that begin with '$' are the journal's own, but for \"$schema-\", \"$topic-\" and "
+		       "\"$applied-\"");
 }
 
 static enum err_code check_record(const struct append_record *r, struct err *err)

@@ -170,7 +170,7 @@ enum err_code withhold_check_stream(struct span stream, struct err *err)
 	if (code)
 		return code == ERR_LIMIT ? err_set(err, ERR_INVALID, "%s", err->text) : code;
 	if (record_stream_is_system(stream) && !span_starts(stream, SPAN("$schema-")) &&
-	    !span_starts(stream, SPAN("$topic-")))
+	    !span_starts(stream, SPAN("$topic-")) && !span_starts(stream, SPAN("$applied-")))
 		return err_set(err, ERR_INVALID,
 			       "stream \"%.*s\" is the journal's own: it cannot be deleted, truncated or erased",
 			       SPAN_ARG(stream));

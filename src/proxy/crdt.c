@@ -19,6 +19,8 @@
 #define MAGIC 0x43724474u
 /* How long others' changes wait for commands to be answered before new ones wait for them. */
 #define UNTOLD_MS 1000
+/* How long a command waits for this process to have a session with the journal. */
+#define PEERS_WAIT_MS 5000
 
 struct crdt *crdt_machine(struct entity *e)
 {
@@ -66,7 +68,7 @@ void crdt_end(struct crdt *c, struct entity_command *command, enum grpc_code cod
 			    &(struct outcome){.code = code, .message = text, .failure = failure});
 }
 
-static void end_waiting(struct crdt *c, enum grpc_code code, struct span text, bool failure)
+void crdt_end_waiting(struct crdt *c, enum grpc_code code, struct span text, bool failure)
 {
 	struct list_node *n;
 	while ((n = list_pop_front(&c->waiting))) {
@@ -110,7 +112,9 @@ static void activate(struct crdt *c)
 	must(!c->stream && c->flights.count == 0);
 	c->state = CRDT_LOADING;
 	c->reopen = false;
-	crdt_reload(c);
+	c->peers_wait = crdt_after_ms(c, PEERS_WAIT_MS);
+	if (crdt_peers_known(c))
+		crdt_reload(c);
 }
 
 /* Without a stream: activates again where somebody waits for it. */
@@ -125,6 +129,7 @@ static void rest(struct crdt *c)
 		c->config.host->load_cancel(c->config.host_arg);
 	c->loading = false;
 	c->work = CRDT_IDLE;
+	crdt_out_drop(c); /* what waited for others */
 	c->ended = c->held = false;
 	drop_inbox(c);
 	drop_value(c);
@@ -149,6 +154,7 @@ void crdt_close(struct crdt *c, bool reopen)
 {
 	crdt_flights_end(c, &c->sent, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
 	crdt_flights_end(c, &c->streams, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
+	crdt_end_unconfirmed(c);
 	crdt_end_cancelled(c);
 	c->state = CRDT_CLOSING;
 	c->reopen = reopen;
@@ -165,14 +171,15 @@ void crdt_fault(struct crdt *c)
 {
 	crdt_flights_end(c, &c->sent, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
 	crdt_flights_end(c, &c->streams, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
+	crdt_end_unconfirmed(c);
 	crdt_end_cancelled(c);
-	end_waiting(c, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
+	crdt_end_waiting(c, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
 	reset_stream(c);
 }
 
 void crdt_deleted(struct crdt *c, bool tell)
 {
-	end_waiting(c, GRPC_UNKNOWN, SPAN("Entity deleted"), true);
+	crdt_end_waiting(c, GRPC_UNKNOWN, SPAN("Entity deleted"), true);
 	crdt_flights_end(c, &c->streams, GRPC_OK, SPAN(""), false);
 	crdt_end_cancelled(c);
 	c->state = CRDT_DELETING;
@@ -194,74 +201,15 @@ static void on_stream_over(struct crdt *c)
 	} else if (c->end_unreached) {
 		crdt_flights_end(c, &c->sent, GRPC_UNAVAILABLE, text, false);
 		crdt_flights_end(c, &c->streams, GRPC_UNAVAILABLE, text, false);
+		crdt_end_unconfirmed(c);
 		crdt_end_cancelled(c);
-		end_waiting(c, GRPC_UNAVAILABLE, text, false);
+		crdt_end_waiting(c, GRPC_UNAVAILABLE, text, false);
 		rest(c);
 	} else {
 		crdt_report(c, "the function ended the stream: %s%s%.*s", grpc_code_name(c->end_code),
 			    text.n ? ": " : "", SPAN_ARG(text));
 		crdt_fault(c);
 	}
-}
-
-/* --- what others have changed ---------------------------------------------------------------------------------- */
-
-/* The function may be changing its value, or what it wrote is not worked off. */
-static bool outstanding(const struct crdt *c)
-{
-	return !list_empty(&c->sent) || !list_empty(&c->cancelling) || !list_empty(&c->inbox) ||
-	       (c->work != CRDT_IDLE && c->work != CRDT_SNAPSHOTTING);
-}
-
-static bool untold(const struct crdt *c)
-{
-	return c->unsure || crdt_fold_sequence(c->fold) > c->told_sequence;
-}
-
-void crdt_applied(struct crdt *c, bool own, const struct Cloudstate__Crdt__CrdtDelta *delta)
-{
-	uint64_t sequence = crdt_fold_sequence(c->fold);
-	(void)delta;
-	if (own && c->told_sequence == sequence - 1)
-		c->told_sequence = sequence; /* it knows what it did */
-	else if (!c->untold_since.us)
-		c->untold_since = now(c);
-}
-
-/* What the function has to be told, init or delta. False: it cannot be, and the reason is told to who waits. */
-static bool make_told(struct crdt *c, struct arena *a, const struct Cloudstate__Crdt__CrdtDelta **ret)
-{
-	struct crdt_nodes nodes = {.live_count = 1};
-	struct err err = {0};
-	memcpy(nodes.self, c->config.session, sizeof nodes.self);
-	nodes.live = (const uint8_t(*)[CRDT_SESSION_BYTES])nodes.self;
-	arena_init(a, SIZE_MAX / 2); /* what the fold holds has passed the journal's limits */
-	enum err_code code = crdt_told_tell(c->told, c->fold, &nodes, a, ret, &err);
-	c->told_sequence = crdt_fold_sequence(c->fold);
-	c->unsure = false;
-	c->untold_since.us = 0;
-	if (!code)
-		return true;
-	log_warn("a CRDT's function cannot be told of it", LOG_SPAN("stream", c->config.stream),
-		 LOG_STR("error", err.text));
-	end_waiting(c, code == ERR_CONFLICT ? GRPC_FAILED_PRECONDITION : GRPC_RESOURCE_EXHAUSTED,
-		    span_str(err.text), false);
-	return false;
-}
-
-static void tell(struct crdt *c)
-{
-	struct arena a;
-	const struct Cloudstate__Crdt__CrdtDelta *delta = NULL;
-	if (crdt_fold_deleted(c->fold)) {
-		crdt_deleted(c, true);
-		return;
-	}
-	if (!make_told(c, &a, &delta))
-		crdt_close(c, false);
-	else if (delta)
-		crdt_send_delta(c, delta);
-	arena_release(&a);
 }
 
 /* --- going on -------------------------------------------------------------------------------------------------- */
@@ -290,7 +238,7 @@ static bool cancel_next(struct crdt *c)
 static bool waits_for_answers(const struct crdt *c)
 {
 	return c->untold_since.us && mono_since_us(now(c), c->untold_since) >= (int64_t)UNTOLD_MS * 1000 &&
-	       outstanding(c);
+	       crdt_outstanding(c);
 }
 
 static bool send_next(struct crdt *c)
@@ -315,7 +263,8 @@ static bool step(struct crdt *c)
 		take_next(c);
 		return true;
 	}
-	if (c->work == CRDT_IDLE && c->ended) {
+	bool answers_first = c->state == CRDT_DELETING && !list_empty(&c->confirming);
+	if (c->work == CRDT_IDLE && c->ended && !answers_first) {
 		on_stream_over(c);
 		return true;
 	}
@@ -323,8 +272,8 @@ static bool step(struct crdt *c)
 		return false;
 	if (list_empty(&c->inbox) && !c->ended && cancel_next(c))
 		return true;
-	if (c->work == CRDT_IDLE && !outstanding(c) && untold(c) && !c->ended) {
-		tell(c);
+	if (c->work == CRDT_IDLE && !crdt_outstanding(c) && crdt_untold(c) && !c->ended) {
+		crdt_tell(c);
 		return true;
 	}
 	if (c->work == CRDT_IDLE && crdt_snapshot_due(c)) {
@@ -367,6 +316,10 @@ static void set_timer(struct crdt *c)
 		earlier(&at, first(&c->sent)->deadline);
 	if (c->state == CRDT_READY && first(&c->cancelling))
 		earlier(&at, first(&c->cancelling)->deadline);
+	if (first(&c->confirming))
+		earlier(&at, first(&c->confirming)->deadline);
+	if (c->work == CRDT_UNFENCED || (c->state == CRDT_LOADING && !c->loading))
+		earlier(&at, c->peers_wait);
 	if (at.us)
 		c->config.host->wake_at(c->config.host_arg, at);
 }
@@ -415,7 +368,7 @@ static void load_refused(struct crdt *c, enum grpc_code code, struct span text, 
 	c->loading = false;
 	crdt_fold_free(c->fresh);
 	c->fresh = NULL;
-	end_waiting(c, code, text, failure);
+	crdt_end_waiting(c, code, text, failure);
 	if (c->state == CRDT_LOADING) {
 		c->reopen = false;
 		rest(c);
@@ -449,6 +402,7 @@ static void read_record(struct crdt *c, const struct record_view *record, struct
 		struct crdt_fold *f = NULL;
 		if (crdt_fold_load(record->data, &f, err))
 			return;
+		crdt_fold_began_before(f, record->position);
 		crdt_fold_free(c->fresh);
 		c->fresh = f;
 		c->snapshot_sequence = record->sequence;
@@ -487,7 +441,7 @@ static void become_ready(struct crdt *c)
 	c->told = crdt_told_new();
 	c->state = CRDT_READY;
 	c->idle_since = now(c);
-	if (make_told(c, &a, &delta))
+	if (crdt_make_told(c, &a, &delta))
 		crdt_send_init(c, delta);
 	else
 		crdt_close(c, false);
@@ -514,7 +468,7 @@ static void on_loaded(struct entity *e, uint64_t sequence)
 	if (c->state == CRDT_LOADING) {
 		become_ready(c);
 	} else {
-		if (untold(c) && !c->untold_since.us)
+		if (crdt_untold(c) && !c->untold_since.us)
 			c->untold_since = now(c);
 		if (c->work == CRDT_RELOADING)
 			crdt_change_again(c);
@@ -531,7 +485,7 @@ static void on_load_failed(struct entity *e, const struct client_error *error)
 	finish(c, outermost);
 }
 
-static void on_appended(struct entity *e, const struct client_error *error, uint64_t sequence)
+static void on_appended(struct entity *e, const struct client_error *error, uint64_t sequence, uint64_t position)
 {
 	struct crdt *c = crdt_machine(e);
 	bool outermost = begin(c);
@@ -541,9 +495,9 @@ static void on_appended(struct entity *e, const struct client_error *error, uint
 		if (!c->stream)
 			rest(c);
 	} else if (c->work == CRDT_SNAPSHOTTING)
-		c->work = CRDT_IDLE; /* refused or not: the next comes in its time */
+		crdt_snapshot_appended(c, error);
 	else
-		crdt_change_appended(c, error, sequence);
+		crdt_change_appended(c, error, sequence, position);
 	finish(c, outermost);
 }
 
@@ -561,10 +515,10 @@ static void follow(struct crdt *c, const struct record_view *record)
 		return;
 	}
 	arena_init(&a, CRDT_ARENA_BYTES(record->data.n));
-	if (crdt_record_read(c->fold, record, c->config.session, &own, &delta, &a, &err))
+	if (crdt_record_read(c->fold, record, c->session, &own, &delta, &a, &err))
 		load_refused(c, GRPC_DATA_LOSS, span_str(err.text), false);
 	else
-		crdt_applied(c, own, delta);
+		crdt_applied(c, own);
 	arena_release(&a);
 }
 
@@ -657,6 +611,8 @@ static bool withdraw(struct entity *e, struct entity_command *command)
 	} else if (f && f->phase == CRDT_OPEN && !f->left) {
 		f->left = true;
 		c->left_count++;
+	} else if (f && f->phase == CRDT_CONFIRMING) {
+		f->wait->left = command->streams_out;
 	} else if (f && f->phase == CRDT_SENT && command->streams_out) {
 		f->phase = CRDT_LEFT; /* the reply will say whether there is something to cancel */
 	}
@@ -697,12 +653,16 @@ static void on_time(struct entity *e)
 	struct crdt_flight *f = c->state == CRDT_READY ? first(&c->cancelling) : NULL;
 	for (; f && f != c->flight && mono_since_us(now(c), f->deadline) >= 0; f = first(&c->cancelling))
 		crdt_flight_end(c, f, GRPC_CANCELLED, SPAN(""), false);
+	crdt_peers_on_time(c);
 	f = c->state == CRDT_READY ? unanswered(c) : NULL;
-	if (f) {
+	if (c->state == CRDT_LOADING && !c->loading && mono_since_us(now(c), c->peers_wait) >= 0) {
+		load_refused(c, GRPC_UNAVAILABLE, CRDT_SESSIONLESS, false);
+	} else if (f) {
 		crdt_flight_end(c, f, GRPC_DEADLINE_EXCEEDED, SPAN("the function has not answered in time"),
 				false);
 		crdt_flights_end(c, &c->sent, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
 		crdt_flights_end(c, &c->streams, GRPC_UNKNOWN, SPAN("Entity terminating"), true);
+		crdt_end_unconfirmed(c);
 		crdt_end_cancelled(c);
 		reset_stream(c);
 	} else if (is_idle(c) && mono_since_us(now(c), idle) >= 0) {
@@ -712,8 +672,19 @@ static void on_time(struct entity *e)
 		log_warn("function does not end an entity's stream: reset",
 			 LOG_SPAN("service", c->config.service), LOG_SPAN("entity", c->config.entity_id));
 		crdt_flights_end(c, &c->sent, GRPC_UNKNOWN, SPAN("Entity deleted"), true);
+		crdt_end_unconfirmed(c);
 		reset_stream(c);
 	}
+	finish(c, outermost);
+}
+
+static void on_peers(struct entity *e)
+{
+	struct crdt *c = crdt_machine(e);
+	bool outermost = begin(c);
+	if (c->state == CRDT_LOADING && !c->loading && crdt_peers_known(c))
+		crdt_reload(c);
+	crdt_peers_changed(c);
 	finish(c, outermost);
 }
 
@@ -738,9 +709,12 @@ static struct entity *create(const struct entity_config *config)
 	list_init(&c->sent);
 	list_init(&c->streams);
 	list_init(&c->cancelling);
+	list_init(&c->confirming);
 	list_init(&c->inbox);
 	map_init(&c->flights);
 	arena_init(&c->arena, 0);
+	memcpy(c->session, config->session, sizeof c->session);
+	memcpy(c->told_session, config->session, sizeof c->told_session);
 	return &c->base;
 }
 
@@ -757,10 +731,12 @@ static void destroy(struct entity *e)
 	free_flights(c, &c->sent);
 	free_flights(c, &c->streams);
 	free_flights(c, &c->cancelling);
+	free_flights(c, &c->confirming);
 	drop_inbox(c);
 	drop_value(c);
 	map_release(&c->flights);
-	arena_release(&c->arena);
+	crdt_out_drop(c);
+	mem_free(c->ending);
 	mem_free(c->end_text);
 	c->base.magic = 0;
 	mem_free(c);
@@ -787,5 +763,6 @@ const struct entity_ops entity_crdt = {
 	.on_load_failed = on_load_failed,
 	.on_follow = on_follow,
 	.on_appended = on_appended,
+	.on_peers = on_peers,
 	.on_time = on_time,
 };

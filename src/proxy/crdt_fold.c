@@ -25,6 +25,7 @@ void crdt_fold_free(struct crdt_fold *f)
 	must(f->magic == CRDT_FOLD_MAGIC);
 	crdt_node_free(f->value);
 	mem_free(f->sessions);
+	mem_free(f->before);
 	f->magic = 0;
 	mem_free(f);
 }
@@ -54,22 +55,73 @@ uint32_t crdt_fold_session(const struct crdt_fold *f, const uint8_t session[CRDT
 	return 0;
 }
 
+static bool sessions_grow(struct crdt_fold *f, size_t count)
+{
+	uint8_t(*sessions)[CRDT_SESSION_BYTES] = mem_try_realloc(f->sessions, count * CRDT_SESSION_BYTES);
+	f->sessions = sessions ? sessions : f->sessions;
+	uint64_t *before = sessions ? mem_try_realloc(f->before, count * sizeof *before) : NULL;
+	f->before = before ? before : f->before;
+	return before != NULL;
+}
+
 /* 0: out of memory. */
-static uint32_t session_put(struct crdt_fold *f, const uint8_t session[CRDT_SESSION_BYTES])
+static uint32_t session_put(struct crdt_fold *f, const uint8_t session[CRDT_SESSION_BYTES], uint64_t position)
 {
 	uint32_t number = crdt_fold_session(f, session);
+	if (number)
+		return number;
+	number = crdt_fold_session(f, nobody);
+	if (!number && !sessions_grow(f, f->session_count + 1))
+		return 0;
 	if (!number)
-		number = crdt_fold_session(f, nobody);
-	if (!number) {
-		uint8_t(*sessions)[CRDT_SESSION_BYTES] =
-			mem_try_realloc(f->sessions, (f->session_count + 1) * CRDT_SESSION_BYTES);
-		if (!sessions)
-			return 0;
-		f->sessions = sessions;
 		number = (uint32_t)++f->session_count;
-	}
 	memcpy(f->sessions[number - 1], session, CRDT_SESSION_BYTES);
+	f->before[number - 1] = position;
 	return number;
+}
+
+void crdt_fold_began_before(struct crdt_fold *f, uint64_t position)
+{
+	for (size_t i = 0; i < f->session_count; i++)
+		f->before[i] = position;
+}
+
+static bool is_live(const struct crdt_nodes *nodes, const uint8_t session[CRDT_SESSION_BYTES])
+{
+	for (size_t i = 0; i < nodes->live_count; i++)
+		if (memcmp(nodes->live[i], session, CRDT_SESSION_BYTES) == 0)
+			return true;
+	return false;
+}
+
+size_t crdt_fold_ended(const struct crdt_fold *f, const struct crdt_nodes *nodes, uint64_t position,
+		       uint8_t (**ret)[CRDT_SESSION_BYTES])
+{
+	size_t count = 0;
+	*ret = NULL;
+	for (size_t i = 0; i < f->session_count; i++) {
+		const uint8_t *session = f->sessions[i];
+		if (memcmp(session, nobody, CRDT_SESSION_BYTES) == 0 || f->before[i] >= position ||
+		    is_live(nodes, session))
+			continue;
+		if (!*ret)
+			*ret = mem_xalloc(f->session_count * CRDT_SESSION_BYTES);
+		memcpy((*ret)[count++], session, CRDT_SESSION_BYTES);
+	}
+	return count;
+}
+
+bool crdt_fold_has_votes(const struct crdt_fold *f)
+{
+	return f->value && crdt_node_has_votes(f->value);
+}
+
+size_t crdt_fold_session_count(const struct crdt_fold *f)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < f->session_count; i++)
+		count += memcmp(f->sessions[i], nobody, CRDT_SESSION_BYTES) != 0;
+	return count;
 }
 
 void crdt_fold_end_session(struct crdt_fold *f, const uint8_t session[CRDT_SESSION_BYTES])
@@ -94,7 +146,9 @@ enum err_code crdt_fold_apply(struct crdt_fold *f, const struct crdt_record *r, 
 		crdt_node_free(f->value);
 		f->value = NULL;
 		mem_free(f->sessions);
+		mem_free(f->before);
 		f->sessions = NULL;
+		f->before = NULL;
 		f->session_count = 0;
 	}
 	if (f->deleted || type == CRDT_NONE || (f->value && f->value->type != type))
@@ -102,7 +156,7 @@ enum err_code crdt_fold_apply(struct crdt_fold *f, const struct crdt_record *r, 
 	if (!f->value)
 		f->value = crdt_node_new(type);
 	struct crdt_write w = {.mode = CRDT_LOG,
-			       .session = session_put(f, r->session),
+			       .session = session_put(f, r->session, r->position),
 			       .sequence = r->sequence,
 			       .observed = r->observed};
 	if (!w.session || !crdt_node_apply(f->value, r->delta, &w))
@@ -314,12 +368,13 @@ static bool load_fold(struct crdt_fold *f, const pb_fold *from)
 	f->deleted = from->deleted;
 	if (f->deleted && from->value)
 		return false;
-	if (from->n_sessions && !(f->sessions = mem_try_alloc(from->n_sessions * CRDT_SESSION_BYTES)))
+	if (from->n_sessions && !sessions_grow(f, from->n_sessions))
 		return false;
 	for (size_t i = 0; i < from->n_sessions; i++) {
 		struct span id = wire_span(from->sessions[i]);
 		if (id.n && id.n != CRDT_SESSION_BYTES)
 			return false;
+		f->before[f->session_count] = UINT64_MAX;
 		memcpy(f->sessions[f->session_count++], id.n ? id.p : nobody, CRDT_SESSION_BYTES);
 	}
 	return !from->value || load_value(f, from->value, &f->value);

@@ -62,6 +62,7 @@ void crdt_fold_free(struct crdt_fold *f); /* NULL is fine */
 struct crdt_record {
 	uint8_t session[CRDT_SESSION_BYTES]; /* not all zero */
 	uint64_t sequence;		     /* greater than that of the record before */
+	uint64_t position;		     /* in the log */
 	uint64_t observed;
 	const struct Cloudstate__Crdt__CrdtDelta *delta; /* NULL: the CRDT is deleted */
 };
@@ -72,6 +73,17 @@ void crdt_fold_skip_to(struct crdt_fold *f, uint64_t sequence);
 /* The session has ended, and all that it wrote is applied: its numbers are the ended sessions' now, its vote is
  * gone. The value of nothing but votes changes. */
 void crdt_fold_end_session(struct crdt_fold *f, const uint8_t session[CRDT_SESSION_BYTES]);
+
+/* All sessions in it had begun before this position of the log: that of the snapshot which it was loaded from. */
+void crdt_fold_began_before(struct crdt_fold *f, uint64_t position);
+struct crdt_nodes;
+/* The sessions that have written and are sure to have ended: they are not among those that live, and began before
+ * the position up to which those are known. The caller frees *ret; NULL if there are none. */
+size_t crdt_fold_ended(const struct crdt_fold *f, const struct crdt_nodes *nodes, uint64_t position,
+		       uint8_t (**ret)[CRDT_SESSION_BYTES]);
+/* It depends on who lives: there is a vote in it. */
+bool crdt_fold_has_votes(const struct crdt_fold *f);
+size_t crdt_fold_session_count(const struct crdt_fold *f); /* that it tells apart, the ended ones not among them */
 
 uint64_t crdt_fold_sequence(const struct crdt_fold *f); /* of the newest record applied; 0: none */
 bool crdt_fold_deleted(const struct crdt_fold *f);

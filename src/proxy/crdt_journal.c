@@ -2,18 +2,16 @@
 #include <config.h>
 
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/random.h"
 #include "proxy/crdt.h"
 
 #define DELTA_TYPE "type.googleapis.com/cloudstate.crdt.CrdtDelta"
 #define DELETE_TYPE "type.googleapis.com/cloudstate.crdt.CrdtDelete"
 #define FOLD_TYPE "type.googleapis.com/cairn.crdt.v1.Fold"
-#define SESSION_KEY "cairn-session"
-#define OBSERVED_KEY "cairn-observed"
 /* Deltas that a load reads at most behind a snapshot, about. */
 #define SNAPSHOT_EVERY 100u
 
@@ -23,58 +21,36 @@ static void make(const struct crdt *c, const char *type, struct span data, struc
 	uuid_v7(c->config.clock, ret->id);
 }
 
-void crdt_record_make(const struct crdt *c, bool delete, struct span delta, struct crdt_record_text *text,
-		      struct client_record *ret)
+void crdt_record_make(const struct crdt *c, bool delete, struct span delta, const char *confirm,
+		      struct crdt_text *text, struct client_record *ret)
 {
 	make(c, delete ? DELETE_TYPE : DELTA_TYPE, delta, ret);
-	uuid_format(c->config.session, text->session);
-	snprintf(text->observed, sizeof text->observed, "%" PRIu64, c->told_sequence);
-	text->metadata[0] = (struct record_metadata){SPAN(ENTITY_MARK_KEY), span_str(entity_crdt.mark)};
-	text->metadata[1] = (struct record_metadata){SPAN(SESSION_KEY), span_str(text->session)};
-	text->metadata[2] = (struct record_metadata){SPAN(OBSERVED_KEY), span_str(text->observed)};
+	text->count = 0;
+	crdt_text_add(text, ENTITY_MARK_KEY, span_str(entity_crdt.mark));
+	crdt_text_set(text, c->session, CRDT_OBSERVED_KEY, c->told_sequence);
+	if (confirm)
+		crdt_text_add(text, CRDT_CONFIRM_KEY, span_str(confirm));
 	ret->metadata = text->metadata;
-	ret->metadata_count = CRDT_METADATA_MAX;
-}
-
-static bool parse_number(struct span text, uint64_t *ret)
-{
-	uint64_t n = 0;
-	for (size_t i = 0; i < text.n; i++) {
-		if (text.p[i] < '0' || text.p[i] > '9' || n > (UINT64_MAX - 9) / 10)
-			return false;
-		n = n * 10 + (uint64_t)(text.p[i] - '0');
-	}
-	*ret = n;
-	return text.n > 0;
-}
-
-static bool read_metadata(const struct record_view *record, struct crdt_record *ret)
-{
-	struct record_metadata m;
-	size_t state = 0;
-	bool session = false, observed = false;
-	while (record_metadata_next(record, &state, &m))
-		if (span_eq_str(m.key, SESSION_KEY))
-			session = uuid_parse(m.value, ret->session) == 0;
-		else if (span_eq_str(m.key, OBSERVED_KEY))
-			observed = parse_number(m.value, &ret->observed);
-	return session && observed;
+	ret->metadata_count = text->count;
 }
 
 enum err_code crdt_record_read(struct crdt_fold *f, const struct record_view *record, const uint8_t *session,
 			       bool *ret_own, const struct Cloudstate__Crdt__CrdtDelta **ret_delta,
 			       struct arena *a, struct err *err)
 {
-	struct crdt_record r = {.sequence = record->sequence};
+	struct crdt_record r = {.sequence = record->sequence, .position = record->position};
+	struct crdt_said said = {.observed = 0};
 	bool delete = span_eq_str(record->type, DELETE_TYPE);
 	const char *what = NULL;
 	if (!delete && !span_eq_str(record->type, DELTA_TYPE))
 		what = "has a type that no CRDT's record has";
-	else if (!read_metadata(record, &r))
+	else if (!crdt_text_read(record, &said) || !said.has_observed)
 		what = "names no session, or not what its function had observed";
 	else if (!delete && !(r.delta = (const void *)crdt_unpack(&cloudstate__crdt__crdt_delta__descriptor, a,
 								  record->data)))
 		what = "is no delta";
+	r.observed = said.observed;
+	memcpy(r.session, said.session, sizeof r.session);
 	if (what)
 		return err_set(err, ERR_CORRUPT, "record %" PRIu64 " of stream %.*s %s", record->sequence,
 			       SPAN_ARG(record->stream), what);
@@ -91,6 +67,52 @@ bool crdt_snapshot_due(const struct crdt *c)
 	       crdt_fold_sequence(c->fold) - c->snapshot_sequence >= SNAPSHOT_EVERY;
 }
 
+/* The sessions that have written and ended are one in a snapshot, or its table would grow with every start of a
+ * proxy. Only once it is durable is that so here: it is refused if something of theirs was still to come. */
+static bool find_ended(struct crdt *c)
+{
+	struct crdt_nodes nodes;
+	if (!c->config.peers)
+		return false;
+	crdt_nodes_make(c, &nodes);
+	mem_free(c->ending);
+	c->ending = NULL;
+	c->ending_count = crdt_fold_ended(c->fold, &nodes, c->config.peers->position, &c->ending);
+	mem_free((void *)(uintptr_t)nodes.live);
+	return c->ending_count > 0;
+}
+
+static void end_sessions(const struct crdt *c, struct crdt_fold *f)
+{
+	for (size_t i = 0; i < c->ending_count; i++)
+		crdt_fold_end_session(f, c->ending[i]);
+}
+
+static enum err_code save(struct crdt *c, struct buf *data)
+{
+	struct crdt_fold *copy = NULL;
+	enum err_code code = crdt_fold_save(c->fold, data, NULL);
+	if (code || !find_ended(c))
+		return code;
+	if (crdt_fold_load(buf_span(data), &copy, NULL)) {
+		c->ending_count = 0; /* no memory for it: the next time */
+		return ERR_OK;
+	}
+	end_sessions(c, copy);
+	buf_clear(data);
+	code = crdt_fold_save(copy, data, NULL);
+	crdt_fold_free(copy);
+	return code;
+}
+
+void crdt_snapshot_appended(struct crdt *c, const struct client_error *error)
+{
+	c->work = CRDT_IDLE;
+	if (error->code == GRPC_OK)
+		end_sessions(c, c->fold);
+	c->ending_count = 0;
+}
+
 /* Of the state as it is: refused, and tried again later, if somebody has written since. */
 void crdt_snapshot_append(struct crdt *c)
 {
@@ -99,7 +121,8 @@ void crdt_snapshot_append(struct crdt *c)
 	struct record_metadata mark = {SPAN(ENTITY_MARK_KEY), span_str(entity_crdt.mark)};
 	buf_init(&data, LIMIT_RECORD_BYTES - LIMIT_STREAM_NAME_BYTES - KIB);
 	c->snapshot_sequence = crdt_fold_sequence(c->fold);
-	if (crdt_fold_save(c->fold, &data, NULL)) {
+	c->ending_count = 0;
+	if (save(c, &data)) {
 		c->no_snapshot = true;
 		log_warn("a CRDT is too large for a snapshot: it is rebuilt from all its deltas",
 			 LOG_SPAN("stream", c->config.stream));

@@ -416,3 +416,13 @@ void crdt_node_end_session(struct crdt_node *n, uint32_t session)
 			crdt_node_end_session(i->entry, session);
 	}
 }
+
+bool crdt_node_has_votes(const struct crdt_node *n)
+{
+	if (n->type != CRDT_ORMAP)
+		return n->type == CRDT_VOTE;
+	for (struct crdt_item *i = crdt_items_first(&n->items); i; i = crdt_items_next(&n->items, i))
+		if (i->entry && crdt_node_has_votes(i->entry))
+			return true;
+	return false;
+}

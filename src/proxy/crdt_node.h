@@ -84,6 +84,8 @@ bool crdt_node_apply(struct crdt_node *n, const crdt_delta *delta, const struct 
 /* Each item's and vote's numbers of `session` become those of the ended. */
 void crdt_node_end_session(struct crdt_node *n, uint32_t session);
 
+bool crdt_node_has_votes(const struct crdt_node *n);
+
 /* delta_case is one of the eight's. */
 enum crdt_type crdt_delta_type(const crdt_delta *delta); /* NULL or unset: CRDT_NONE */
 
@@ -119,6 +121,7 @@ struct crdt_fold {
 	uint64_t sequence;
 	bool deleted;
 	uint8_t (*sessions)[CRDT_SESSION_BYTES]; /* session i is at i - 1; all zero: nobody's */
+	uint64_t *before; /* session i began before position before[i - 1] */
 	size_t session_count;
 	struct crdt_node *value; /* NULL: none */
 };

@@ -18,6 +18,8 @@ static void finish(struct crdt *c);
 void crdt_out_drop(struct crdt *c)
 {
 	arena_release(&c->arena);
+	mem_free(c->wait);
+	c->wait = NULL;
 	c->out = NULL;
 	c->flight = NULL;
 	c->change = NULL;
@@ -51,17 +53,33 @@ static bool may_differ(const struct Cloudstate__Crdt__CrdtDelta *d)
 	}
 }
 
+static const Cloudstate__Crdt__CrdtStateAction *action_of(const crdt_out *out)
+{
+	return out->message_case == CRDT_OUT(REPLY) ? out->reply->state_action
+						    : out->stream_cancelled_response->state_action;
+}
+
+/* Nobody waits for the answer to a cancellation. */
 static void append(struct crdt *c, bool delete, struct span bytes)
 {
-	struct crdt_record_text text;
+	struct crdt_text text;
 	struct client_record record;
-	crdt_record_make(c, delete, bytes, &text, &record);
+	if (!crdt_peers_alive(c)) {
+		crdt_await_session(c);
+		return;
+	}
+	memcpy(c->session, c->config.session, sizeof c->session);
+	mem_free(c->wait);
+	c->wait = c->out->message_case == CRDT_OUT(REPLY) ? crdt_wait_new(c, action_of(c->out)->write_consistency)
+							  : NULL;
+	crdt_record_make(c, delete, bytes, !c->wait ? NULL : c->wait->all ? "all" : "majority", &text, &record);
 	c->work = CRDT_APPENDING;
 	c->config.host->append(
 		c->config.host_arg,
 		&(struct entity_append){.expect = crdt_fold_type(c->fold) ? CLIENT_ANY : CLIENT_NONE,
 					.events = &record,
-					.event_count = 1});
+					.event_count = 1,
+					.fenced = c->config.peers && !plant("crdt-not-fenced")});
 }
 
 static void fault_of(struct crdt *c, const char *why)
@@ -72,7 +90,7 @@ static void fault_of(struct crdt *c, const char *why)
 }
 
 /* The change cannot be kept though the function did nothing wrong: as an append that failed. */
-static void give_up(struct crdt *c, enum grpc_code code, struct span text)
+void crdt_give_up(struct crdt *c, enum grpc_code code, struct span text)
 {
 	LOG_AT(code == GRPC_UNAVAILABLE ? LOG_DEBUG : LOG_WARN, "a CRDT's change was not kept",
 	       LOG_SPAN("stream", c->config.stream), LOG_STR("code", grpc_code_name(code)),
@@ -95,7 +113,7 @@ static void update(struct crdt *c, const struct Cloudstate__Crdt__CrdtDelta *del
 	if (code == ERR_INVALID) {
 		fault_of(c, err.text);
 	} else if (code) {
-		give_up(c, GRPC_RESOURCE_EXHAUSTED, span_str(err.text));
+		crdt_give_up(c, GRPC_RESOURCE_EXHAUSTED, span_str(err.text));
 	} else if (!c->change) {
 		finish(c);
 	} else {
@@ -103,7 +121,7 @@ static void update(struct crdt *c, const struct Cloudstate__Crdt__CrdtDelta *del
 		if (wire_pack(&c->change->base, &bytes))
 			append(c, false, buf_span(&bytes));
 		else
-			give_up(c, GRPC_RESOURCE_EXHAUSTED,
+			crdt_give_up(c, GRPC_RESOURCE_EXHAUSTED,
 				SPAN("the delta is larger than a record of the journal may be (3 MiB)"));
 		buf_release(&bytes);
 	}
@@ -126,12 +144,6 @@ static void change(struct crdt *c, const Cloudstate__Crdt__CrdtStateAction *acti
 	}
 }
 
-static const Cloudstate__Crdt__CrdtStateAction *action_of(const crdt_out *out)
-{
-	return out->message_case == CRDT_OUT(REPLY) ? out->reply->state_action
-						    : out->stream_cancelled_response->state_action;
-}
-
 void crdt_change_again(struct crdt *c)
 {
 	const Cloudstate__Crdt__CrdtStateAction *action = action_of(c->out);
@@ -144,19 +156,24 @@ void crdt_change_again(struct crdt *c)
 		update(c, action->update);
 }
 
-static bool apply_own(struct crdt *c, uint64_t sequence)
+static bool apply_own(struct crdt *c, uint64_t sequence, uint64_t position)
 {
-	struct crdt_record record = {.sequence = sequence, .observed = c->told_sequence, .delta = c->change};
-	memcpy(record.session, c->config.session, sizeof record.session);
+	struct crdt_record record = {
+		.sequence = sequence, .position = position, .observed = c->told_sequence, .delta = c->change};
+	memcpy(record.session, c->session, sizeof record.session);
 	if (crdt_fold_apply(c->fold, &record, NULL))
 		return false;
-	crdt_applied(c, true, c->change);
+	crdt_applied(c, true);
 	return true;
 }
 
-void crdt_change_appended(struct crdt *c, const struct client_error *error, uint64_t sequence)
+void crdt_change_appended(struct crdt *c, const struct client_error *error, uint64_t sequence, uint64_t position)
 {
 	must(c->work == CRDT_APPENDING && c->out);
+	if (error->code != GRPC_OK && error->has_fence_found) { /* it has not happened: again, under another session */
+		crdt_await_session(c);
+		return;
+	}
 	if (error->code != GRPC_OK && error->has_sequence_found && !c->flight->command->repeated) {
 		c->flight->command->repeated = true;
 		c->work = CRDT_RELOADING;
@@ -165,18 +182,20 @@ void crdt_change_appended(struct crdt *c, const struct client_error *error, uint
 		return;
 	}
 	if (error->code != GRPC_OK) {
-		give_up(c, error->code, error->text);
+		crdt_give_up(c, error->code, error->text);
 		return;
 	}
 	c->work = CRDT_IDLE;
 	c->own_sequence = sequence;
+	if (c->wait)
+		c->wait->position = position;
 	if (!c->change) { /* it is deleted, whatever others wrote before */
 		finish(c);
 		crdt_deleted(c, plant("delete-sent-to-the-deleter"));
 		return;
 	}
-	if (sequence == crdt_fold_sequence(c->fold) + 1 && !apply_own(c, sequence)) {
-		give_up(c, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory for a CRDT"));
+	if (sequence == crdt_fold_sequence(c->fold) + 1 && !apply_own(c, sequence, position)) {
+		crdt_give_up(c, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory for a CRDT"));
 		return;
 	}
 	if (sequence > crdt_fold_sequence(c->fold)) {
@@ -189,26 +208,27 @@ void crdt_change_appended(struct crdt *c, const struct client_error *error, uint
 
 /* --- the message's end -------------------------------------------------------------------------------------- */
 
-static void answer(struct crdt *c, struct crdt_flight *f, const Cloudstate__ClientAction *action,
+/* Takes the arena of what it answers: c->arena, or that of one that waited. */
+static void answer(struct crdt *c, struct crdt_flight *f, struct arena *of, const Cloudstate__ClientAction *action,
 		   Cloudstate__SideEffect *const *effects, size_t effect_count, bool more)
 {
-	struct entity_answer a = {.arena = c->arena,
+	struct entity_answer a = {.arena = *of,
 				  .action = action,
 				  .effects = effects,
 				  .effect_count = effect_count,
-				  .bytes = c->arena.used_bytes,
+				  .bytes = of->used_bytes,
 				  .more = more};
 	struct entity_command *command = f->command;
-	arena_init(&c->arena, 0);
-	c->out = NULL;
-	c->flight = NULL;
-	c->change = NULL;
+	arena_init(of, 0);
+	if (of == &c->arena)
+		crdt_out_drop(c);
 	if (!more)
 		crdt_flight_drop(c, f);
 	c->config.host->answer(c->config.host_arg, command, &a);
 }
 
-static void finish_reply(struct crdt *c, struct crdt_flight *f, const Cloudstate__Crdt__CrdtReply *reply)
+static void finish_reply(struct crdt *c, struct crdt_flight *f, struct arena *of,
+			 const Cloudstate__Crdt__CrdtReply *reply)
 {
 	/* A failure ends the command for both sides, and so does a delete, whatever the function says. */
 	bool streamed = reply->streamed && !is_failure(reply->client_action) && c->state == CRDT_READY;
@@ -218,7 +238,7 @@ static void finish_reply(struct crdt *c, struct crdt_flight *f, const Cloudstate
 		list_remove(&f->node);
 		list_push_back(&c->streams, &f->node);
 	}
-	answer(c, f, reply->client_action, reply->side_effects, reply->n_side_effects, streamed);
+	answer(c, f, of, reply->client_action, reply->side_effects, reply->n_side_effects, streamed);
 	if (streamed && left)
 		crdt_flight_cancel(c, f);
 }
@@ -228,11 +248,48 @@ static void finish(struct crdt *c)
 {
 	const crdt_out *out = c->out;
 	struct crdt_flight *f = c->flight;
+	if (c->wait && crdt_confirm(c))
+		return;
 	if (out->message_case == CRDT_OUT(REPLY))
-		finish_reply(c, f, out->reply);
+		finish_reply(c, f, &c->arena, out->reply);
 	else
-		answer(c, f, NULL, out->stream_cancelled_response->side_effects,
+		answer(c, f, &c->arena, NULL, out->stream_cancelled_response->side_effects,
 		       out->stream_cancelled_response->n_side_effects, false);
+}
+
+void crdt_out_confirmed(struct crdt *c, struct crdt_flight *f)
+{
+	struct arena of = f->wait->arena;
+	const crdt_out *out = f->wait->out;
+	f->phase = f->wait->left ? CRDT_LEFT : CRDT_SENT;
+	mem_free(f->wait);
+	f->wait = NULL;
+	finish_reply(c, f, &of, out->reply);
+}
+
+/* A stream is open for the function: its client is given a failure, so that he is gone, and the rest follows. */
+void crdt_out_refused(struct crdt *c, struct crdt_flight *f)
+{
+	const Cloudstate__Crdt__CrdtReply *reply = f->wait->out->reply;
+	struct arena of = f->wait->arena;
+	Cloudstate__ClientAction *action = arena_zalloc(&of, sizeof *action);
+	Cloudstate__Failure *failure = arena_zalloc(&of, sizeof *failure);
+	if (!reply->streamed || f->wait->left || c->state != CRDT_READY || !action || !failure) {
+		crdt_flight_end(c, f, GRPC_UNKNOWN, CRDT_UNCONFIRMED, true);
+		return;
+	}
+	mem_free(f->wait);
+	f->wait = NULL;
+	cloudstate__client_action__init(action);
+	cloudstate__failure__init(failure);
+	failure->command_id = f->id;
+	failure->description = wire_bytes(CRDT_UNCONFIRMED);
+	action->action_case = ACTION(FAILURE);
+	action->failure = failure;
+	f->phase = CRDT_OPEN;
+	list_remove(&f->node);
+	list_push_back(&c->streams, &f->node);
+	answer(c, f, &of, action, NULL, 0, true);
 }
 
 /* --- messages ----------------------------------------------------------------------------------------------- */
@@ -274,12 +331,23 @@ static void on_streamed(struct crdt *c, const Cloudstate__Crdt__CrdtStreamedMess
 		if (last)
 			crdt_flight_end(c, f, GRPC_OK, SPAN(""), false);
 	} else if (f->phase == CRDT_OPEN) {
-		answer(c, f, m->client_action, m->side_effects, m->n_side_effects, !last);
+		answer(c, f, &c->arena, m->client_action, m->side_effects, m->n_side_effects, !last);
+	} else if (f->phase == CRDT_CONFIRMING) { /* behind the reply */
+		c->flight = f;
+		c->work = CRDT_HELD;
 	} else {
 		crdt_report(c, "a streamed message for command %lld before its reply: it is dropped",
 			    (long long)m->command_id);
 		crdt_out_drop(c);
 	}
+}
+
+void crdt_out_held(struct crdt *c)
+{
+	must(c->work == CRDT_HELD && c->out);
+	c->work = CRDT_IDLE;
+	c->flight = NULL;
+	on_streamed(c, c->out->streamed_message);
 }
 
 static void on_cancelled(struct crdt *c, const Cloudstate__Crdt__CrdtStreamCancelledResponse *r)

@@ -29,6 +29,9 @@ void crdt_flight_drop(struct crdt *c, struct crdt_flight *f)
 	c->left_count -= f->left;
 	if (c->flight == f)
 		c->flight = NULL;
+	if (f->wait)
+		arena_release(&f->wait->arena);
+	mem_free(f->wait);
 	mem_free(f);
 	c->idle_since = clock_mono(c->config.clock);
 }

@@ -8,10 +8,11 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "proxy/feed.h"
+#include "proxy/load.h"
+#include "proxy/members.h"
 
 #define TABLE_MAGIC 0x456e5462u
 #define SLOT_MAGIC 0x456e536cu
-#define LOAD_AGAIN_MS 100
 #define LOOK_FOR_IDLE_MAX 256u /* entities looked at to find one that may go */
 
 struct entities {
@@ -19,6 +20,9 @@ struct entities {
 	struct entities_config config;
 	struct map by_name; /* "service/id" -> slot; only those that take new commands */
 	struct feeds *feeds;
+	struct members *members;
+	uint8_t session[RECORD_ID_BYTES]; /* this process's, kept by members */
+	struct list awaiting; /* slot.awaiting: those that want to know how far their peers are */
 	struct list all;    /* slot.all, the least recently used first */
 	size_t count;
 	size_t stateless; /* of them, machines of one command */
@@ -28,24 +32,11 @@ struct entities {
 	void *drained_arg;
 };
 
-/* A load that is under way. The client's read may outlive the interest in it. */
-struct slot_load {
-	struct slot *slot;        /* NULL: cancelled */
-	struct client_read *read; /* NULL: it is to be tried again */
-	struct loop_timer *timer;
-	struct mono_time began;
-	uint64_t sequence;
-	bool held;       /* the function's stream is full */
-	bool progressed; /* something came since the timer was set */
-	bool any;        /* a record has come: it cannot begin anew */
-	bool given_up;   /* the journal stopped in the middle */
-};
-
 /* One active entity: a machine and what it was given. */
 struct slot {
 	uint32_t magic;
 	struct entities *table;
-	struct list_node all;
+	struct list_node all, awaiting;
 	struct entity *machine;
 	struct spec *spec;
 	const struct spec_service *service;
@@ -58,10 +49,10 @@ struct slot {
 	struct list deferred; /* command.deferred: to be told when there are none */
 
 	struct grpc_call *call; /* the function's stream */
-	struct slot_load *load;
-	bool appending;
+	struct load *load;
+	bool appending, append_snapshot;
 	size_t append_events;
-	bool append_snapshot;
+	uint8_t append_session[RECORD_ID_BYTES]; /* that it is fenced by */
 
 	struct loop_timer *timer;
 	int64_t armed_us; /* 0: not armed */
@@ -92,23 +83,10 @@ static void slot_drop_call(struct slot *s)
 	grpc_call_cancel(call);
 }
 
-static void load_free(struct slot_load *load)
-{
-	loop_timer_free(load->timer);
-	mem_free(load);
-}
-
 static void slot_drop_load(struct slot *s)
 {
-	struct slot_load *load = s->load;
+	load_cancel(s->load);
 	s->load = NULL;
-	if (!load)
-		return;
-	load->slot = NULL;
-	if (load->read)
-		client_read_cancel(load->read); /* load_on_done() follows and frees */
-	else
-		load_free(load);
 }
 
 static void slot_leave_map(struct slot *s)
@@ -130,6 +108,7 @@ static void slot_free(struct slot *s)
 	s->machine->ops->free(s->machine);
 	must(list_empty(&s->deferred));
 	list_remove(&s->all);
+	list_remove(&s->awaiting);
 	t->count--;
 	t->retiring -= s->retiring;
 	if (s->service->kind->stateful)
@@ -150,7 +129,7 @@ static void drain_check(struct entities *t)
 		return;
 	void (*done)(void *arg) = t->drained;
 	t->drained = NULL;
-	done(t->drained_arg);
+	members_end(t->members, done, t->drained_arg);
 }
 
 static void enter(struct slot *s)
@@ -200,10 +179,8 @@ static void call_on_writable(struct grpc_call *call, void *user)
 {
 	struct slot *s = slot_of(user);
 	(void)call;
-	if (s->load && s->load->held) {
-		s->load->held = false;
-		client_read_hold(s->load->read, false);
-	}
+	if (s->load)
+		load_hold(s->load, false);
 	if (!s->machine->ops->on_writable)
 		return;
 	enter(s);
@@ -251,10 +228,8 @@ static bool host_send(void *host, struct span message)
 	struct slot *s = slot_of(host);
 	must(s->call);
 	bool more = grpc_call_send(s->call, message);
-	if (!more && s->load && !s->load->held) {
-		s->load->held = true;
-		client_read_hold(s->load->read, true);
-	}
+	if (!more && s->load)
+		load_hold(s->load, true);
 	return more;
 }
 
@@ -281,117 +256,39 @@ static void host_reset(void *host)
 
 /* --- the journal -------------------------------------------------------------------------------------- */
 
-static void load_on_record(struct client_read *r, const struct record_view *record, void *arg)
+static void on_record(void *arg, const struct record_view *record)
 {
-	struct slot_load *load = arg;
-	struct slot *s = load->slot;
-	(void)r;
-	if (!s)
-		return;
-	load->progressed = load->any = true;
+	struct slot *s = slot_of(arg);
 	enter(s);
 	s->machine->ops->on_record(s->machine, record);
 	leave(s);
 }
 
-static void load_on_page(struct client_read *r, const struct client_page *page, void *arg)
+static void on_loaded(void *arg, const struct client_error *error, uint64_t sequence)
 {
-	struct slot_load *load = arg;
-	(void)r;
-	load->progressed = true;
-	if (page->end)
-		load->sequence = page->sequence;
-}
-
-/* A journal that cannot be reached is UNAVAILABLE, however that was found out. */
-static struct client_error journal_error(const struct client_error *error)
-{
-	struct client_error e = *error;
-	if (e.unreachable)
-		e.code = GRPC_UNAVAILABLE;
-	return e;
-}
-
-static void load_on_done(struct client_read *r, const struct client_error *error, void *arg);
-static const struct client_read_ops load_ops = {
-	.on_record = load_on_record,
-	.on_page = load_on_page,
-	.on_done = load_on_done,
-};
-
-static void load_begin(struct slot_load *load)
-{
-	struct slot *s = load->slot;
-	load->progressed = false;
-	load->read = client_load(s->table->config.journal,
-				 &(struct client_load){.stream = span_str(s->stream)}, &load_ops, load);
-	loop_timer_set(load->timer, s->table->config.load_timeout_ms);
-}
-
-/* While nothing was replayed yet, a journal that is away for a moment (a restart) is tried again. */
-static bool load_again(struct slot_load *load, const struct client_error *error)
-{
-	struct entities *t = load->slot->table;
-	int64_t waited_us = mono_since_us(clock_mono(t->config.clock), load->began);
-	if (!error->unreachable || load->any || load->given_up || waited_us >= t->config.load_timeout_ms * 1000)
-		return false;
-	load->read = NULL;
-	loop_timer_set(load->timer, LOAD_AGAIN_MS);
-	return true;
-}
-
-static void load_on_done(struct client_read *r, const struct client_error *error, void *arg)
-{
-	struct slot_load *load = arg;
-	struct slot *s = load->slot;
-	struct client_error e = journal_error(error);
-	(void)r;
-	if (s && load_again(load, error))
-		return;
-	uint64_t sequence = load->sequence;
-	if (load->given_up)
-		e = (struct client_error){.code = GRPC_UNAVAILABLE,
-					  .text = SPAN("the journal does not answer: see whether it is "
-						       "overloaded, then try again"),
-					  .unreachable = true};
-	load_free(load);
-	if (!s)
-		return;
+	struct slot *s = slot_of(arg);
 	s->load = NULL;
 	enter(s);
-	if (e.code == GRPC_OK)
+	if (error->code == GRPC_OK)
 		s->machine->ops->on_loaded(s->machine, sequence);
 	else
-		s->machine->ops->on_load_failed(s->machine, &e);
+		s->machine->ops->on_load_failed(s->machine, error);
 	leave(s);
-}
-
-/* Either it is time to try again, or to see whether the journal still sends. */
-static void load_on_timer(void *arg)
-{
-	struct slot_load *load = arg;
-	if (!load->slot)
-		return;
-	if (!load->read) {
-		load_begin(load);
-	} else if (load->progressed || load->held) {
-		load->progressed = false;
-		loop_timer_set(load->timer, load->slot->table->config.load_timeout_ms);
-	} else {
-		load->given_up = true;
-		client_read_cancel(load->read);
-	}
 }
 
 static void host_load(void *host)
 {
 	struct slot *s = slot_of(host);
+	const struct entities_config *config = &s->table->config;
 	must(!s->load);
-	s->load = mem_xalloc(sizeof *s->load);
-	s->load->slot = s;
-	s->load->began = clock_mono(s->table->config.clock);
-	s->load->timer = loop_timer_new(s->table->config.loop, load_on_timer, s->load);
-	load_begin(s->load);
+	s->load = load_begin(&(struct load_config){.loop = config->loop,
+						   .clock = config->clock,
+						   .journal = config->journal,
+						   .stream = span_str(s->stream),
+						   .timeout_ms = config->load_timeout_ms,
+						   .on_record = on_record,
+						   .on_done = on_loaded,
+						   .arg = s});
 }
 
 static void host_load_cancel(void *host)
@@ -402,15 +299,18 @@ static void host_load_cancel(void *host)
 static void append_done(const struct client_appended *answer, const struct client_error *error, void *arg)
 {
 	struct slot *s = slot_of(arg);
-	struct client_error e = journal_error(error);
+	struct client_error e = load_journal_error(error);
 	must(s->appending);
 	s->appending = false;
 	if (answer) {
 		s->stats->events += s->append_events;
 		s->stats->snapshots += s->append_snapshot;
 	}
+	if (e.has_fence_found)
+		members_fenced(s->table->members, s->append_session);
 	enter(s);
-	s->machine->ops->on_appended(s->machine, &e, answer ? answer->sequences[0] : 0);
+	s->machine->ops->on_appended(s->machine, &e, answer ? answer->sequences[0] : 0,
+				     answer ? answer->first_position : 0);
 	leave(s);
 }
 
@@ -420,12 +320,19 @@ static void host_append(void *host, const struct entity_append *append)
 	struct client_stream stream = {.stream = span_str(s->stream), .expect = append->expect,
 				       .sequence = append->expected_sequence, .events = append->events,
 				       .event_count = append->event_count, .snapshot = append->snapshot};
+	struct client_append request = {.streams = &stream, .stream_count = 1};
+	struct client_fence fence = {.by_session = true};
 	must(!s->appending);
+	memcpy(s->append_session, s->table->session, sizeof s->append_session);
+	memcpy(fence.session, s->table->session, sizeof fence.session);
+	if (append->fenced) {
+		request.fences = &fence;
+		request.fence_count = 1;
+	}
 	s->appending = true;
 	s->append_events = append->event_count;
 	s->append_snapshot = append->snapshot != NULL;
-	client_append(s->table->config.journal, &(struct client_append){.streams = &stream, .stream_count = 1},
-		      s->table->config.append_timeout_ms, append_done, s);
+	client_append(s->table->config.journal, &request, s->table->config.append_timeout_ms, append_done, s);
 }
 
 /* --- answers, time ---------------------------------------------------------------------------------- */
@@ -479,6 +386,14 @@ static void on_timer(void *arg)
 	leave(s);
 }
 
+static void host_await_peers(void *host, bool wanted)
+{
+	struct slot *s = slot_of(host);
+	list_remove(&s->awaiting);
+	if (wanted)
+		list_push_back(&s->table->awaiting, &s->awaiting);
+}
+
 static void host_report(void *host, struct span text)
 {
 	struct slot *s = slot_of(host);
@@ -505,6 +420,7 @@ static const struct entity_host host_ops = {
 	.end = host_end,
 	.input_wanted = host_input_wanted,
 	.wake_at = host_wake_at,
+	.await_peers = host_await_peers,
 	.report = host_report,
 	.gone = host_gone,
 };
@@ -519,14 +435,75 @@ static void follow(void *follower, const struct record_view *record)
 	leave(s);
 }
 
+static void heard(void *arg, const struct record_view *record)
+{
+	members_heard(OBJ_CAST(struct entities, arg, TABLE_MAGIC)->members, record);
+}
+
+static void feed_is_live(void *arg, struct span category, uint64_t position)
+{
+	members_live(OBJ_CAST(struct entities, arg, TABLE_MAGIC)->members, category, position);
+}
+
+static void follow_category(void *arg, struct span category)
+{
+	feeds_begin(OBJ_CAST(struct entities, arg, TABLE_MAGIC)->feeds, category);
+}
+
+static void tell_peers(struct slot *s, struct span service)
+{
+	if (!s->machine->ops->on_peers || !span_eq(s->service->name, service))
+		return;
+	enter(s);
+	s->machine->ops->on_peers(s->machine);
+	leave(s);
+}
+
+/* By turns of the list, for what is told may let other machines go. */
+static void peers_changed(void *arg, struct span service, bool who)
+{
+	struct entities *t = OBJ_CAST(struct entities, arg, TABLE_MAGIC);
+	struct list_node *n;
+	struct list told;
+	if (who) {
+		for (size_t left = t->count; left && (n = list_pop_front(&t->all)); left--) {
+			list_push_back(&t->all, n);
+			tell_peers(CONTAINER_OF(n, struct slot, all), service);
+		}
+		return;
+	}
+	list_init(&told);
+	while ((n = list_pop_front(&t->awaiting)))
+		list_push_back(&told, n);
+	while ((n = list_pop_front(&told))) {
+		list_push_back(&t->awaiting, n);
+		tell_peers(CONTAINER_OF(n, struct slot, awaiting), service);
+	}
+}
+
 struct entities *entities_new(const struct entities_config *config)
 {
 	struct entities *t = mem_xalloc(sizeof *t);
 	t->magic = TABLE_MAGIC;
 	t->config = *config;
-	t->feeds = feeds_new(&(struct feeds_config){config->loop, config->journal, follow});
+	t->feeds = feeds_new(&(struct feeds_config){.loop = config->loop,
+						    .journal = config->journal,
+						    .on_record = follow,
+						    .on_heard = heard,
+						    .on_live = feed_is_live,
+						    .arg = t});
+	t->members = members_new(&(struct members_config){.loop = config->loop,
+							  .clock = config->clock,
+							  .journal = config->journal,
+							  .name_space = config->name_space,
+							  .ttl_ms = config->session_ttl_ms,
+							  .session = t->session,
+							  .follow = follow_category,
+							  .on_change = peers_changed,
+							  .arg = t});
 	map_init(&t->by_name);
 	list_init(&t->all);
+	list_init(&t->awaiting);
 	return t;
 }
 
@@ -535,6 +512,7 @@ void entities_free(struct entities *t)
 	if (!t)
 		return;
 	must(t->magic == TABLE_MAGIC && !t->count);
+	members_free(t->members);
 	feeds_free(t->feeds);
 	map_release(&t->by_name);
 	t->magic = 0;
@@ -588,7 +566,9 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 	s->timer = loop_timer_new(t->config.loop, on_timer, s);
 	struct entity_config config = {.host = &host_ops, .host_arg = s, .clock = t->config.clock,
 				       .service = service->name, .entity_id = s->id, .stream = span_str(s->stream),
-				       .session = t->config.session, .passivation_ms = service->passivation_ms,
+				       .session = t->session,
+				       .peers = members_peers(t->members, service->name),
+				       .passivation_ms = service->passivation_ms,
 				       .command_timeout_ms = t->config.command_timeout_ms,
 				       .close_grace_ms = t->config.close_grace_ms,
 				       .reply_max_bytes = t->config.reply_max_bytes};
@@ -752,6 +732,7 @@ static bool same_service(const struct spec_service *a, const struct spec_service
 void entities_take_over(struct entities *t, const struct spec *spec)
 {
 	struct list_node *next;
+	members_serve(t->members, spec);
 	for (struct list_node *n = list_first(&t->all); n; n = next) {
 		struct slot *s = CONTAINER_OF(n, struct slot, all);
 		next = list_next(&t->all, n);

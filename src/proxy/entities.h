@@ -16,7 +16,7 @@ struct entities_config {
 				  const struct grpc_call_ops *ops, void *user);
 	void (*report)(void *arg, struct span text);
 	void *arg;
-	const uint8_t *session; /* 16 bytes: this process */
+	int64_t session_ttl_ms; /* with the journal, where there are CRDTs */
 	struct span name_space; /* before every stream's name: "" or "NS/" */
 	int64_t command_timeout_ms, append_timeout_ms, close_grace_ms;
 	int64_t load_timeout_ms; /* without a sign of the journal while an entity is replayed */
@@ -44,10 +44,10 @@ void entities_hold(struct command *c);
 /* The proxy stops: ends the streams that only clients would end. */
 void entities_end_streams(struct entities *t);
 
-/* Another spec has come into force: entities whose service has changed finish what they have and go. */
+/* A spec has come into force: entities whose service has changed finish what they have and go. */
 void entities_take_over(struct entities *t, const struct spec *spec);
 
-/* Passivates all as they become idle; done(arg) once none is left. */
+/* Passivates all as they become idle; done(arg) once none is left, and the session with the journal has ended. */
 void entities_drain(struct entities *t, void (*done)(void *arg), void *arg);
 size_t entities_active(const struct entities *t);
 

@@ -60,6 +60,22 @@ struct entity_append {
 	const struct client_record *events;
 	size_t event_count;
 	const struct client_record *snapshot; /* or NULL */
+	bool fenced; /* by the session of this process, which must be alive */
+};
+
+/* Those who serve the same service on the same journal, by their sessions. It belongs to the host, which changes
+ * it and then says so by on_peers(). */
+struct entity_peer {
+	uint8_t session[RECORD_ID_BYTES];
+	uint64_t applied; /* all before this position has come to it */
+};
+struct entity_peers {
+	bool known;	   /* the journal has said who there is, at least once */
+	bool alive;	   /* this process has a session, as far as it knows */
+	uint64_t version;  /* another one with every change but of how far others are */
+	uint64_t position; /* who came or went before it is counted, and some who did after it */
+	const struct entity_peer *others;
+	size_t count;
 };
 
 /* What a machine asks for. */
@@ -86,6 +102,8 @@ struct entity_host {
 	void (*input_wanted)(void *host, struct entity_command *command);
 	/* on_time() at or after this moment; replaces an earlier wish. */
 	void (*wake_at)(void *host, struct mono_time at);
+	/* on_peers() also when a peer has got further, or no more. Not asked where there are no peers. */
+	void (*await_peers)(void *host, bool wanted);
 	/* A fault of the function, in words for its author. */
 	void (*report)(void *host, struct span text);
 	/* There is no stream and no command left: the host frees the machine after this call. */
@@ -97,7 +115,9 @@ struct entity_config {
 	void *host_arg;
 	const struct clock *clock;
 	struct span service, entity_id, stream; /* copied by the machine's creator: live as long as it */
-	const uint8_t *session; /* 16 bytes: this process, in the records of those kinds that say who wrote them */
+	const uint8_t *session; /* 16 bytes: this process, in the records of those kinds that say who wrote them. It
+				 * changes when the session has ended and another was begun */
+	const struct entity_peers *peers; /* NULL: this process is alone, and its appends are not fenced */
 	int64_t passivation_ms, command_timeout_ms, close_grace_ms;
 	size_t reply_max_bytes; /* of one message of the function */
 };
@@ -156,8 +176,9 @@ struct entity_ops {
 	/* A record of the stream as it is written, by anyone, at any time: in order, some come twice. Without one:
 	 * some may have been missed. NULL: the kind does not follow its stream. */
 	void (*on_follow)(struct entity *e, const struct record_view *record);
-	/* error->code GRPC_OK: durable, and sequence is the stream's newest. */
-	void (*on_appended)(struct entity *e, const struct client_error *error, uint64_t sequence);
+	/* error->code GRPC_OK: durable, sequence is the stream's newest, and position the append's first. */
+	void (*on_appended)(struct entity *e, const struct client_error *error, uint64_t sequence, uint64_t position);
+	void (*on_peers)(struct entity *e); /* NULL: it does not matter to the kind who else there is */
 	void (*on_time)(struct entity *e);
 };
 

@@ -76,6 +76,8 @@ static void on_record(struct client_read *r, const struct record_view *record, v
 	void *follower = f->feeds ? map_get(&f->feeds->followers, record->stream) : NULL;
 	if (follower)
 		f->feeds->config.on_record(follower, record);
+	if (f->feeds && f->feeds->config.on_heard)
+		f->feeds->config.on_heard(f->feeds->config.arg, record);
 }
 
 static void on_page(struct client_read *r, const struct client_page *page, void *arg)
@@ -90,6 +92,8 @@ static void on_page(struct client_read *r, const struct client_page *page, void 
 		return;
 	f->live = true;
 	tell_behind(f);
+	if (f->feeds->config.on_live)
+		f->feeds->config.on_live(f->feeds->config.arg, f->category, page->cursor.position);
 }
 
 static void feed_free(struct feed *f)
@@ -137,8 +141,9 @@ static void on_timer(void *arg)
 		subscribe(f);
 }
 
-static void feed_begin(struct feeds *feeds, struct span category)
+void feeds_begin(struct feeds *feeds, struct span category)
 {
+	must(feeds->magic == MAGIC);
 	for (struct list_node *n = list_first(&feeds->all); n; n = list_next(&feeds->all, n))
 		if (span_eq(CONTAINER_OF(n, struct feed, node)->category, category))
 			return;
@@ -184,7 +189,7 @@ void feeds_follow(struct feeds *feeds, struct span stream, void *follower)
 {
 	must(feeds->magic == MAGIC);
 	map_put(&feeds->followers, stream, follower);
-	feed_begin(feeds, record_category(stream));
+	feeds_begin(feeds, record_category(stream));
 }
 
 void feeds_leave(struct feeds *feeds, struct span stream, const void *follower)

@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
-#include "base/random.h"
 #include "journal/client.h"
 #include "proxy/examples.h"
 #include "proxy/front.h"
@@ -33,7 +32,6 @@ struct proxy {
 	struct loop *loop;
 	enum life life;
 	char *name_space;
-	uint8_t session[UUID_BYTES]; /* this process, in the records of CRDTs */
 	struct client *journal;
 	struct function *function;
 	struct router *router;
@@ -205,7 +203,7 @@ static struct router *new_router(struct proxy *p)
 						    .call = call_function,
 						    .report = report,
 						    .arg = p,
-						    .session = p->session,
+						    .session_ttl_ms = c->session_ttl_ms,
 						    .name_space = span_str(p->name_space),
 						    .command_timeout_ms = c->command_timeout_ms,
 						    .load_timeout_ms = c->load_timeout_ms,
@@ -231,7 +229,6 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 	p->loop = loop;
 	p->name_space = config->name_space && config->name_space[0] ? mem_xprintf("%s/", config->name_space)
 								    : mem_xstrdup("");
-	uuid_v4(p->session);
 	p->probe = loop_timer_new(loop, probe, p);
 	p->grace = loop_timer_new(loop, on_grace, p);
 	p->journal = client_new(

@@ -442,8 +442,7 @@ void router_take_over(struct router *r, struct spec *spec)
 	r->spec = spec_ref(spec);
 	for (size_t i = 0; i < spec->service_count; i++)
 		stats_of(&r->stats, spec->services[i].name)->kind = spec->services[i].kind->name;
-	if (old)
-		entities_take_over(r->entities, spec);
+	entities_take_over(r->entities, spec);
 	for (struct watcher *w = r->watchers; w; w = w->next)
 		w->fn(w->arg, spec);
 	spec_unref(old);

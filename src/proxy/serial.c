@@ -316,9 +316,10 @@ static void finish_command(struct serial *m)
 	m->config.host->answer(m->config.host_arg, c, &answer);
 }
 
-void serial_on_appended(struct entity *e, const struct client_error *error, uint64_t sequence)
+void serial_on_appended(struct entity *e, const struct client_error *error, uint64_t sequence, uint64_t position)
 {
 	struct serial *m = machine(e);
+	(void)position;
 	must(m->state == SERIAL_APPENDING && m->current);
 	if (error->code == GRPC_OK) {
 		m->sequence = sequence;

@@ -108,7 +108,7 @@ void serial_on_end(struct entity *e, const struct entity_end *end);
 void serial_on_record(struct entity *e, const struct record_view *record);
 void serial_on_loaded(struct entity *e, uint64_t sequence);
 void serial_on_load_failed(struct entity *e, const struct client_error *error);
-void serial_on_appended(struct entity *e, const struct client_error *error, uint64_t sequence);
+void serial_on_appended(struct entity *e, const struct client_error *error, uint64_t sequence, uint64_t position);
 void serial_on_time(struct entity *e);
 
 #define SERIAL_ENTITY_OPS                                                                                      \

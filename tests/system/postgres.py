@@ -93,10 +93,11 @@ class Postgres:
 
 class Cutter:
     """A TCP proxy. `arm(direction, n)`: after n more bytes to the server ("out") or from it ("back"), the connection
-    is cut on both sides. Only connections on which appends are made count. `closed`: no new ones are let in."""
+    is cut on both sides. Only connections on which appends are made count, or those on which `begins` was sent.
+    `closed`: no new ones are let in."""
 
-    def __init__(self, port):
-        self.to, self.closed = port, False
+    def __init__(self, port, begins=b"cairn.lookup"):
+        self.to, self.closed, self.begins = port, False, begins
         self._lock = threading.Lock()
         self._left = {}  # direction: bytes until the cut
         self.passed = {"out": 0, "back": 0}
@@ -141,7 +142,7 @@ class Cutter:
                 data = source.recv(65536)
                 if not data:
                     break
-                if direction == "out" and b"cairn.lookup" in data:
+                if direction == "out" and self.begins in data:
                     writes.set()
                 with self._lock:
                     self.passed[direction] += len(data) if writes.is_set() else 0

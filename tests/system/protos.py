@@ -36,7 +36,7 @@ def _generate_all():
     # a namespace package.
     files = ["cloudstate/entity.proto", "cloudstate/event_sourced.proto", "cloudstate/entity_key.proto",
              "cloudstate/value_entity.proto", "cloudstate/action.proto",
-             "cloudstate/crdt.proto",
+             "cloudstate/crdt.proto", "cairn/crdt/v1/fold.proto",
              "cairn/journal/v1/record.proto", "cairn/journal/v1/journal.proto",
              "cloudstate/legacy_entity_key.proto", "cloudstate/eventing.proto",
              "google/api/annotations.proto", "google/api/http.proto", "google/api/httpbody.proto"]
@@ -56,6 +56,7 @@ event_sourced = importlib.import_module("cloudstate.event_sourced_pb2")
 value_entity = importlib.import_module("cloudstate.value_entity_pb2")
 action = importlib.import_module("cloudstate.action_pb2")
 crdt = importlib.import_module("cloudstate.crdt_pb2")
+fold = importlib.import_module("cairn.crdt.v1.fold_pb2")
 entity_key = importlib.import_module("cloudstate.entity_key_pb2")
 legacy_entity_key = importlib.import_module("cloudstate.legacy_entity_key_pb2")
 eventing = importlib.import_module("cloudstate.eventing_pb2")

@@ -122,16 +122,24 @@ static void host_append(void *host, const struct entity_append *a)
 		 : a->expect == CLIENT_ANY ? "any"
 					   : "exactly");
 	if (a->snapshot) {
+		struct crdt_fold *f = NULL;
 		cr_assert_eq(a->event_count, 0);
+		cr_assert_eq(crdt_fold_load(a->snapshot->data, &f, NULL), ERR_OK);
+		r->snapshot_sessions = crdt_fold_session_count(f);
+		crdt_fold_free(f);
 		say(r, "%s %llu snapshot", what, (unsigned long long)a->expected_sequence);
 		return;
 	}
 	cr_assert_eq(a->event_count, 1);
 	const struct client_record *e = a->events;
-	cr_assert_eq(e->metadata_count, 3);
+	char session[UUID_TEXT_BYTES];
+	uuid_format(r->session, session);
+	cr_assert_eq(a->fenced, r->e && r->peers.version > 0);
+	cr_assert(e->metadata_count == 3 || e->metadata_count == 4);
 	cr_assert(span_eq_str(e->metadata[0].key, "cairn-kind"));
 	cr_assert(span_eq_str(e->metadata[0].value, "crdt"));
-	cr_assert(span_eq_str(e->metadata[1].value, "aa000000-0000-0000-0000-000000000000"));
+	cr_assert(span_eq_str(e->metadata[1].key, "cairn-session"));
+	cr_assert(span_eq_str(e->metadata[1].value, session));
 	cr_assert(span_eq_str(e->metadata[2].key, "cairn-observed"));
 	buf_clear(&r->appended);
 	cr_assert(!buf_append_span(&r->appended, e->data));
@@ -143,6 +151,10 @@ static void host_append(void *host, const struct entity_append *a)
 	say_delta(r, what,
 		  (const void *)crdt_unpack(&cloudstate__crdt__crdt_delta__descriptor, &r->arena, e->data));
 	buf_printf(&r->log, " seen %.*s", SPAN_ARG(e->metadata[2].value));
+	if (e->metadata_count == 4) {
+		cr_assert(span_eq_str(e->metadata[3].key, "cairn-confirm"));
+		buf_printf(&r->log, " confirm %.*s", SPAN_ARG(e->metadata[3].value));
+	}
 }
 
 static const char *name_of(struct rig *r, struct entity_command *c)
@@ -177,6 +189,12 @@ static void host_wake_at(void *host, struct mono_time at)
 	r->wake_us = at.us;
 }
 
+static void host_await_peers(void *host, bool wanted)
+{
+	struct rig *r = host;
+	r->awaiting = wanted;
+}
+
 static void host_report(void *host, struct span text)
 {
 	say(host, "report %.*s", SPAN_ARG(text));
@@ -201,6 +219,7 @@ static const struct entity_host host_ops = {
 	.answer = host_answer,
 	.end = host_end,
 	.wake_at = host_wake_at,
+	.await_peers = host_await_peers,
 	.report = host_report,
 	.gone = host_gone,
 };
@@ -215,9 +234,13 @@ static struct wall_time wall_now(void *arg)
 	return (struct wall_time){((struct rig *)arg)->now_us};
 }
 
-void rig_init(struct rig *r)
+static void init(struct rig *r, bool peers, size_t others)
 {
 	memset(r, 0, sizeof *r);
+	memcpy(r->session, self, sizeof r->session);
+	for (size_t i = 0; i < others; i++)
+		r->others[i].session[0] = (uint8_t)(i + 1);
+	r->peers = (struct entity_peers){.others = r->others, .count = others, .version = peers};
 	buf_init(&r->log, MIB);
 	buf_init(&r->appended, MIB);
 	arena_init(&r->arena, 64 * MIB);
@@ -229,11 +252,56 @@ void rig_init(struct rig *r)
 							  .service = SPAN("chat.Room"),
 							  .entity_id = SPAN("one"),
 							  .stream = SPAN("room|one"),
-							  .session = self,
+							  .session = r->session,
+							  .peers = peers ? &r->peers : NULL,
 							  .passivation_ms = RIG_PASSIVATION_MS,
 							  .command_timeout_ms = RIG_TIMEOUT_MS,
 							  .close_grace_ms = RIG_GRACE_MS,
 							  .reply_max_bytes = LIMIT_FUNCTION_MESSAGE_BYTES});
+}
+
+void rig_init(struct rig *r)
+{
+	init(r, false, 0);
+}
+
+void rig_init_peers(struct rig *r, size_t others)
+{
+	init(r, true, others);
+}
+
+static void tell_peers(struct rig *r)
+{
+	r->peers.version++;
+	entity_crdt.on_peers(r->e);
+}
+
+void rig_peers(struct rig *r, bool known, bool alive)
+{
+	r->peers.known = known;
+	r->peers.alive = alive;
+	tell_peers(r);
+}
+
+void rig_peer_has(struct rig *r, unsigned session, uint64_t position)
+{
+	for (size_t i = 0; i < r->peers.count; i++)
+		if (r->others[i].session[0] == session)
+			r->others[i].applied = position;
+	entity_crdt.on_peers(r->e);
+}
+
+void rig_peer_ends(struct rig *r, unsigned session)
+{
+	for (size_t i = r->peers.count; i-- > 0;)
+		if (r->others[i].session[0] == session)
+			r->others[i] = r->others[--r->peers.count];
+	tell_peers(r);
+}
+
+void rig_session(struct rig *r, uint8_t first_byte)
+{
+	r->session[0] = first_byte;
 }
 
 void rig_release(struct rig *r)
@@ -278,7 +346,7 @@ void rig_loaded(struct rig *r, uint64_t sequence)
 
 void rig_appended(struct rig *r, uint64_t sequence)
 {
-	entity_crdt.on_appended(r->e, &(struct client_error){.code = GRPC_OK}, sequence);
+	entity_crdt.on_appended(r->e, &(struct client_error){.code = GRPC_OK}, sequence, sequence);
 }
 
 void rig_refused(struct rig *r, enum grpc_code code, bool stale)
@@ -288,7 +356,16 @@ void rig_refused(struct rig *r, enum grpc_code code, bool stale)
 						       .text = SPAN("not kept"),
 						       .has_sequence_found = stale,
 						       .sequence_found = 9},
-				0);
+				0, 0);
+}
+
+void rig_fenced(struct rig *r)
+{
+	entity_crdt.on_appended(r->e,
+				&(struct client_error){.code = GRPC_FAILED_PRECONDITION,
+						       .text = SPAN("fence"),
+						       .has_fence_found = true},
+				0, 0);
 }
 
 void rig_end(struct rig *r)
@@ -328,7 +405,8 @@ void rig_record(struct rig *r, bool follow, unsigned session, uint64_t sequence,
 	struct buf metadata, data;
 	char id[UUID_TEXT_BYTES], number[24];
 	uint8_t uuid[16] = {session ? (uint8_t)session : self[0]};
-	struct record_view view = {.kind = RECORD_EVENT, .sequence = sequence, .stream = SPAN("room|one")};
+	struct record_view view = {
+		.kind = RECORD_EVENT, .sequence = sequence, .position = sequence, .stream = SPAN("room|one")};
 	buf_init(&metadata, KIB);
 	buf_init(&data, MIB);
 	uuid_format(uuid, id);
@@ -423,6 +501,7 @@ static void put_reply(struct rig *r, int64_t id, const char *text, bool failure,
 		state.action_case = CLOUDSTATE__CRDT__CRDT_STATE_ACTION__ACTION_DELETE;
 		state.delete_ = &deleted;
 	}
+	state.write_consistency = r->consistency;
 	if (change || delete)
 		reply.state_action = &state;
 	out.message_case = OUT(REPLY);

@@ -22,9 +22,22 @@ struct rig {
 	char names[256][8];
 	size_t command_count;
 	struct buf appended; /* the delta of the newest append */
+
+	struct entity_peers peers; /* where there are any (rig_init_peers) */
+	struct entity_peer others[3];
+	uint8_t session[16];
+	Cloudstate__Crdt__CrdtWriteConsistency consistency; /* of the replies */
+	bool awaiting;
+	size_t snapshot_sessions; /* that the newest snapshot tells apart */
 };
 
 void rig_init(struct rig *r);
+/* With that many others: not known and without a session until rig_peers(). Theirs are 1 to 3, as in rig_record(). */
+void rig_init_peers(struct rig *r, size_t others);
+void rig_peers(struct rig *r, bool known, bool alive);
+void rig_peer_has(struct rig *r, unsigned session, uint64_t position);
+void rig_peer_ends(struct rig *r, unsigned session);
+void rig_session(struct rig *r, uint8_t first_byte); /* of this process: 0xaa at first */
 void rig_release(struct rig *r);
 /* The lines since the last look, joined by "; ". */
 #define rig_expect(r, text) rig_expect_at((r), (text), __FILE__, __LINE__)
@@ -35,6 +48,7 @@ void rig_withdraw(struct rig *r, struct entity_command *c);
 void rig_loaded(struct rig *r, uint64_t sequence);
 void rig_appended(struct rig *r, uint64_t sequence);
 void rig_refused(struct rig *r, enum grpc_code code, bool stale);
+void rig_fenced(struct rig *r);
 void rig_end(struct rig *r);
 void rig_pass(struct rig *r, int64_t ms);
 

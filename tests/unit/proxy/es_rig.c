@@ -93,14 +93,14 @@ void rig_load_failed(struct rig *r, enum grpc_code code, const char *text)
 
 void rig_appended(struct rig *r, uint64_t sequence)
 {
-	r->e->ops->on_appended(r->e, &(struct client_error){.code = GRPC_OK}, sequence);
+	r->e->ops->on_appended(r->e, &(struct client_error){.code = GRPC_OK}, sequence, sequence);
 }
 
 void rig_append_failed(struct rig *r, enum grpc_code code, const char *text, bool stale)
 {
 	r->e->ops->on_appended(
 		r->e,
-		&(struct client_error){.code = code, .text = span_str(text), .has_sequence_found = stale}, 0);
+		&(struct client_error){.code = code, .text = span_str(text), .has_sequence_found = stale}, 0, 0);
 }
 
 void rig_end(struct rig *r, enum grpc_code code, bool unreached)

@@ -157,6 +157,8 @@ static void begin(void)
 						      .report = on_report});
 	cr_assert_eq(spec_rig_build(&spec_rig_shop, &t.spec, NULL), ERR_OK);
 	router_take_over(t.router, t.spec);
+	cr_assert_str_eq(buf_cstr(&t.log), "entities taken over");
+	buf_clear(&t.log);
 }
 
 static void expect_at(const char *text, int line)

@@ -243,7 +243,7 @@ static void send_reply(int64_t id, int state, const char *value, bool effect)
 
 static void appended(void)
 {
-	e->ops->on_appended(e, &(struct client_error){.code = GRPC_OK}, ++sequence);
+	e->ops->on_appended(e, &(struct client_error){.code = GRPC_OK}, ++sequence, 0);
 }
 
 Test(value, begins_with_the_newest_value_alone)
