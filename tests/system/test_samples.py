@@ -5,6 +5,7 @@ import sys
 
 import harness
 import protos
+from harness import eventually
 
 SAMPLES = protos.SOURCE / "contrib" / "samples"
 
@@ -43,3 +44,51 @@ def test_fraud_scores_over_http_and_streamed(lab):
     watch = harness.channel_to(proxy.port).stream_stream("/com.example.fraud.FraudScore/Watch", bytes, bytes)
     payments = [b"\x10\x64", b"\x10\x64\x1a\x02fr"]  # 100 cents each, the second from abroad
     assert list(watch(iter(payments), timeout=harness.PATIENCE)) == [b"", b"\x08\x1e\x12\x0bnot at home"]
+
+
+class Guest:
+    """Somebody in a room, by his stream of news."""
+
+    def __init__(self, proxy, name):
+        pb = chat()
+        join = harness.channel_to(proxy.port).unary_stream(
+            "/com.example.chat.Chat/Join", pb.Guest.SerializeToString, pb.News.FromString)
+        self.stream = join(pb.Guest(room="hall", name=name), timeout=4 * harness.PATIENCE)
+
+    def hears(self, here, *lines):
+        """The next news."""
+        news = next(self.stream)
+        assert (list(news.here), [line.text for line in news.lines]) == (here, list(lines))
+
+
+def chat():
+    sys.path.append(str(protos.SOURCE / "contrib" / "sdk" / "python"))
+    import cairn_sdk
+    return cairn_sdk.load(SAMPLES / "chat" / "chat.proto")
+
+
+def test_a_chat_room_over_two_proxies_and_a_proxys_death(lab):
+    journal = lab.cairnd()
+    proxies = [lab.proxy(lab.function("chat-%s" % name, [sys.executable, "-B", SAMPLES / "chat" / "chat.py"]), journal,
+                         name=name, options=("--session-ttl", "1s")) for name in ("one", "two")]
+    for proxy in proxies:
+        eventually(lambda: "count=2" in proxy.text(), "they know of each other")
+    ada = Guest(proxies[0], "ada")
+    ada.hears(["ada"])
+    ben = Guest(proxies[1], "ben")
+    ben.hears(["ada", "ben"])
+    ada.hears(["ada", "ben"])
+    assert post(proxies[0], "/rooms/hall/lines", name="ada", text="Good morning") == (200, "{}")
+    ada.hears(["ada", "ben"], "Good morning")
+    ben.hears(["ada", "ben"], "Good morning")
+    assert post(proxies[1], "/rooms/hall/lines", name="cas", text="x") == (
+        500, "Who speaks must be in the room: 'cas' is not")
+    cas = Guest(proxies[0], "cas")
+    cas.hears(["ada", "ben", "cas"], "Good morning")
+    ada.hears(["ada", "ben", "cas"])
+    cas.stream.cancel()
+    ada.hears(["ada", "ben"])
+    proxies[1].kill()
+    ada.hears(["ada"])
+    look = harness.http_request(proxies[0].port, "GET", "/rooms/hall")
+    assert json.loads(look.body)["here"] == ["ada"]

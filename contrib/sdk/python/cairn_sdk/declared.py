@@ -115,6 +115,9 @@ class Kept(Declared):
     def _check_method(self, method: MethodDescriptor) -> None:
         if any(descriptors.streams(method)):
             raise self.wrong("its method %s is streamed, which %s entity's cannot be" % (method.name, self.kind))
+        self._check_key(method)
+
+    def _check_key(self, method: MethodDescriptor) -> None:
         if not descriptors.entity_keys(method.input_type):
             raise self.wrong("the input of its method %s, %s, has no entity key: mark the field that names "
                              "the entity with [(cloudstate.entity_key) = true]"

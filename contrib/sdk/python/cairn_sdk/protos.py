@@ -27,7 +27,8 @@ Path = Union[str, "os.PathLike[str]"]
 _HERE = pathlib.Path(__file__).resolve().parent
 _PROTOCOL = (
     "cloudstate/entity.proto", "cloudstate/event_sourced.proto", "cloudstate/entity_key.proto",
-    "cloudstate/value_entity.proto", "cloudstate/action.proto", "cloudstate/legacy_entity_key.proto",
+    "cloudstate/value_entity.proto", "cloudstate/action.proto", "cloudstate/crdt.proto",
+    "cloudstate/legacy_entity_key.proto",
     "cloudstate/eventing.proto", "google/api/annotations.proto", "google/api/http.proto",
     "google/api/httpbody.proto",
 )
@@ -139,5 +140,6 @@ entity = importlib.import_module("cloudstate.entity_pb2")
 event_sourced = importlib.import_module("cloudstate.event_sourced_pb2")
 value_entity = importlib.import_module("cloudstate.value_entity_pb2")
 action = importlib.import_module("cloudstate.action_pb2")
+crdt = importlib.import_module("cloudstate.crdt_pb2")
 entity_key = importlib.import_module("cloudstate.entity_key_pb2")
 legacy_entity_key = importlib.import_module("cloudstate.legacy_entity_key_pb2")

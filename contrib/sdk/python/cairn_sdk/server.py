@@ -17,6 +17,7 @@ from google.protobuf import empty_pb2
 
 from . import descriptors, protos
 from .action import Action, ActionCall
+from .crdt import Crdt, CrdtInstance
 from .declared import Declared, Kept
 from .entity import EventSourced
 from .errors import DeclarationError, EntityError
@@ -95,6 +96,10 @@ class Server:
                 "handle": grpc.stream_stream_rpc_method_handler(
                     self._handle_value, value.ValueEntityStreamIn.FromString,
                     value.ValueEntityStreamOut.SerializeToString)}),
+            grpc.method_handlers_generic_handler("cloudstate.crdt.Crdt", {
+                "handle": grpc.stream_stream_rpc_method_handler(
+                    self._handle_crdt, protos.crdt.CrdtStreamIn.FromString,
+                    protos.crdt.CrdtStreamOut.SerializeToString)}),
             grpc.method_handlers_generic_handler("cloudstate.action.ActionProtocol", self._action_methods())))
         try:
             self.port = self._server.add_insecure_port(address)
@@ -156,6 +161,38 @@ class Server:
         except EntityError as wrong:
             log.error("%s", wrong, exc_info=wrong.__cause__)
             yield out(failure=protos.entity.Failure(command_id=wrong.command_id, description=str(wrong)))
+
+    async def _handle_crdt(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """One active CRDT."""
+        instance: Any = None
+        try:
+            while True:
+                request = await self._next(context)
+                if request is None:
+                    return
+                kind = request.WhichOneof("message")
+                if instance is None:
+                    instance = CrdtInstance(self._activate(kind, request, Crdt), request.init)
+                    continue
+                for message in self._crdt_answers(instance, kind, request):
+                    yield message
+        except EntityError as wrong:
+            log.error("%s", wrong, exc_info=wrong.__cause__)
+            yield protos.crdt.CrdtStreamOut(failure=protos.entity.Failure(
+                command_id=wrong.command_id, description=str(wrong)))
+
+    @staticmethod
+    def _crdt_answers(instance: Any, kind: Optional[str], request: Any) -> Any:
+        if kind == "command":
+            return instance.command(request.command)
+        if kind == "delta":
+            return instance.delta(request.delta)
+        if kind == "delete":
+            return instance.delete()
+        if kind == "stream_cancelled":
+            return instance.cancelled(request.stream_cancelled)
+        raise EntityError("entity %r of %s: the proxy sent %s after init" % (
+            instance.entity_id, instance.entity.service.full_name, kind or "an empty message"))
 
     def _activate(self, kind: Optional[str], request: Any, declared: Any) -> Any:
         if kind != "init":

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, AsyncIterator, Dict, Generic, List, Optional, TypeVar
+from typing import Any, AsyncIterator, Callable, Dict, Generic, List, Optional, TypeVar
 
 from google.protobuf import any_pb2, symbol_database
 from google.protobuf.message import Message
 
 from . import descriptors, protos
 from .action import Action, ActionCall
+from .crdt import Crdt, CrdtInstance
+from .crdts import Value, of_delta
 from .declared import pack
 from .entity import EventSourced
 from .instance import Instance
@@ -26,6 +28,7 @@ from .value import ValueEntity, ValueInstance
 
 S = TypeVar("S")
 V = TypeVar("V", bound=Message)
+C = TypeVar("C", bound=Value)
 
 
 def unpack(packed: any_pb2.Any) -> Message:
@@ -48,6 +51,7 @@ class Result:
     deleted: bool = False
     metadata: List[Message] = field(default_factory=list)
     restarted: bool = False
+    consistency: int = 0
 
 
 def _read(action: Any, result: Result) -> bool:
@@ -168,6 +172,109 @@ class ValueTest(Generic[V]):
         if result.deleted:
             self._stored = None
         return result
+
+
+class OpenStream:
+    """A client of a streamed command of a CRDT entity: what it was answered so far."""
+
+    def __init__(self, test: "CrdtTest[Any]", command_id: int) -> None:
+        self._test, self._command_id = test, command_id
+        self.results: List[Result] = []
+        self.ended = False
+
+    @property
+    def replies(self) -> List[Message]:
+        return [result.reply for result in self.results if result.reply is not None]
+
+    def cancel(self) -> Result:
+        """The client leaves. The result is of what on_cancel did."""
+        self.ended = True
+        return self._test._cancel(self._command_id)
+
+
+class CrdtTest(Generic[C]):
+    """One CRDT entity behind one proxy, and what others do to it."""
+
+    def __init__(self, entity: Crdt[C], entity_id: str = "entity-1") -> None:
+        entity.check()
+        self.entity, self.entity_id = entity, entity_id
+        self._streams: Dict[int, OpenStream] = {}
+        self._instance: CrdtInstance[C] = self._make(None)
+        self._command_id = 0
+
+    def _make(self, whole: Any) -> "CrdtInstance[C]":
+        return CrdtInstance(self.entity, protos.crdt.CrdtInit(
+            service_name=self.entity.service.full_name, entity_id=self.entity_id, delta=whole))
+
+    @property
+    def value(self) -> C:
+        """The value as it is now; not to be changed."""
+        return self._instance.value
+
+    def reactivate(self) -> None:
+        """Let the entity go, with its streams, and make it again of what is kept."""
+        self._instance = self._make(self.value._whole())
+        self._streams.clear()
+        self._command_id = 0
+
+    def others(self, change: Callable[[C], None]) -> "CrdtTest[C]":
+        """Another proxy's function changes the value so. (Votes of others are not its own: see told().)"""
+        theirs = of_delta(self.value._whole())
+        change(theirs)
+        delta = theirs._take()
+        if delta is not None:
+            self.told(delta)
+        return self
+
+    def told(self, delta: Any) -> "CrdtTest[C]":
+        """The proxy sends this cloudstate.crdt.CrdtDelta."""
+        self._take(self._instance.delta(delta))
+        return self
+
+    def handle(self, command: str, message: Message) -> Result:
+        """Handle a command: the name of a method of the service that does not stream, and its input."""
+        return self._command(command, message, False).results[0]
+
+    def stream(self, command: str, message: Message) -> OpenStream:
+        """The same for a method whose output streams."""
+        return self._command(command, message, True)
+
+    def _command(self, command: str, message: Message, streamed: bool) -> OpenStream:
+        self._command_id += 1
+        stream = self._streams[self._command_id] = OpenStream(self, self._command_id)
+        self._take(self._instance.command(protos.entity.Command(
+            entity_id=self.entity_id, id=self._command_id, name=command, payload=pack(message), streamed=streamed)))
+        return stream
+
+    def _cancel(self, command_id: int) -> Result:
+        first, *rest = self._instance.cancelled(protos.entity.StreamCancelled(
+            entity_id=self.entity_id, id=command_id))
+        self._take(rest)
+        response = first.stream_cancelled_response
+        return self._state(response.state_action, Result(effects=list(response.side_effects)))
+
+    @staticmethod
+    def _state(action: Any, result: Result) -> Result:
+        result.deleted = action.HasField("delete")
+        if action.HasField("update"):
+            result.updated = action.update
+        result.consistency = action.write_consistency
+        return result
+
+    def _take(self, messages: List[Any]) -> None:
+        """Puts what the entity wrote where it belongs."""
+        for message in messages:
+            kind = message.WhichOneof("message")
+            part = getattr(message, kind)
+            stream = self._streams[part.command_id]
+            result = Result(effects=list(part.side_effects))
+            failed = not _read(part.client_action, result)
+            if kind == "reply":
+                self._state(part.state_action, result)
+                stream.ended = failed or not part.streamed
+            else:
+                stream.ended = failed or part.end_stream
+            stream.results.append(result)
 
 
 class ActionTest:
