@@ -43,6 +43,7 @@ struct conf {
 	int64_t not_before_wait_ms;
 	int64_t drain_ms;
 	int64_t compact_min_age_ms, compact_every_ms, compact_rate;
+	const char *signing_key;
 	bool insecure;
 	const char *log_level;
 	const char *log_format;
@@ -74,6 +75,9 @@ static const struct setting rows[] = {
 	{.name = "compact-rate", .type = SETTING_SIZE, .offset = offsetof(struct conf, compact_rate),
 	 .fallback = "64MiB", .min = 0, .max = 1LL << 40,
 	 .help = "Bytes that compaction may read and write a second; 0: as many as it can."},
+	{.name = "signing-key", .type = SETTING_SECRET, .offset = offsetof(struct conf, signing_key),
+	 .help = "The key that signs checkpoints, Ed25519 in PEM (openssl genpkey -algorithm ed25519). By default one "
+		 "is made and kept in the journal's directory; on Postgres there is none."},
 	{.name = "insecure", .type = SETTING_BOOL, .offset = offsetof(struct conf, insecure),
 	 .help = "Serve without authentication on an address beyond loopback."},
 	{.name = "log-level", .type = SETTING_CHOICE, .offset = offsetof(struct conf, log_level),
@@ -294,6 +298,7 @@ static enum err_code app_open(struct app *app, struct err *err)
 		.compact_min_age_ms = app->conf.compact_min_age_ms,
 		.compact_every_ms = app->conf.compact_every_ms,
 		.compact_rate_bytes = app->conf.compact_rate,
+		.signing_key = app->conf.signing_key,
 		.threads = true,
 	};
 	struct grpc_server_config server = {.listen = app->conf.listen};

@@ -28,10 +28,19 @@ enum storage_migrate { STORAGE_MIGRATE_STATUS, STORAGE_MIGRATE_DRY_RUN, STORAGE_
 typedef enum err_code storage_migrate_fn(const struct storage_config *config, enum storage_migrate what,
 					 struct buf *out, struct err *err);
 
+/* Where the store keeps its files, for what else belongs to this journal alone. Lives as long as the store. */
+typedef const char *storage_directory_fn(struct storage *s);
+/* May other processes append to it, too? */
+typedef bool storage_is_shared_fn(struct storage *s);
+
 storage_watch_fn storage_watch;
 storage_watch_end_fn storage_watch_end;
 storage_ready_fn storage_ready;
 /* ERR_UNSUPPORTED: the backend of this URI has no schema. */
 enum err_code storage_migrate(const char *uri, enum storage_migrate what, struct buf *out, struct err *err);
+
+/* NULL: it has none. */
+storage_directory_fn storage_directory;
+storage_is_shared_fn storage_is_shared;
 
 #endif

@@ -39,6 +39,8 @@ static void check_ops(const struct storage_ops *ops)
 	must(ops->unit);
 	must(ops->close_unit);
 	must(ops->remove);
+	must(ops->tile_put);
+	must(ops->tile_get);
 }
 
 static enum err_code unknown_backend(struct span uri, struct err *err)
@@ -366,6 +368,41 @@ enum err_code storage_remove(struct storage_reader *r, const struct storage_remo
 	else
 		metric_add(METRIC_STORAGE_REMOVED_RECORDS, (int64_t)count);
 	return code;
+}
+
+enum err_code storage_tile_put(struct storage_reader *r, unsigned level, uint64_t index, const uint8_t *tile,
+			       struct err *err)
+{
+	must(r);
+	must(tile);
+	must(level < STORAGE_TILE_LEVELS);
+	enum err_code code = r->storage->ops->tile_put(r, level, index, tile, err);
+	metric_add(code ? METRIC_STORAGE_ERRORS : METRIC_STORAGE_TILES_WRITTEN, 1);
+	return code;
+}
+
+enum err_code storage_tile_get(struct storage_reader *r, unsigned level, uint64_t index, uint8_t *ret,
+			       struct err *err)
+{
+	must(r);
+	must(ret);
+	must(level < STORAGE_TILE_LEVELS);
+	enum err_code code = r->storage->ops->tile_get(r, level, index, ret, err);
+	if (code && code != ERR_NOT_FOUND)
+		metric_add(METRIC_STORAGE_ERRORS, 1);
+	return code;
+}
+
+bool storage_is_shared(struct storage *s)
+{
+	must(s);
+	return s->ops->is_shared && s->ops->is_shared(s);
+}
+
+const char *storage_directory(struct storage *s)
+{
+	must(s);
+	return s->ops->directory ? s->ops->directory(s) : NULL;
 }
 
 enum err_code storage_watch(struct storage *s, uint64_t known, int64_t timeout_ms, uint64_t *ret_head,

@@ -28,6 +28,7 @@
 #include "base/err.h"
 #include "record/record.h"
 #include "storage/shared.h"
+#include "storage/tile.h"
 
 struct storage;
 struct storage_reader;
@@ -251,10 +252,14 @@ struct storage_ops {
 	storage_unit_fn *unit;
 	storage_close_unit_fn *close_unit;
 	storage_remove_fn *remove;
+	storage_tile_put_fn *tile_put;
+	storage_tile_get_fn *tile_get;
 	storage_watch_fn *watch; /* or NULL, as all that follow */
 	storage_watch_end_fn *watch_end;
 	storage_ready_fn *ready;
 	storage_migrate_fn *migrate;
+	storage_directory_fn *directory;
+	storage_is_shared_fn *is_shared;
 };
 
 /* Backends embed these first; the wrappers below reach the table through them. */

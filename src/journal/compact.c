@@ -23,6 +23,9 @@
 #define STREAMS_KEPT ((size_t)65536)
 /* Of the list in the record: what is beyond goes with the next pass. */
 #define LIST_BYTES (2 * MIB)
+/* How long a pass waits for the tree, and how often it looks whether it is to end. */
+#define TREE_WAIT_MS 30000
+#define TREE_LOOK_MS 100
 
 struct request {
 	struct task task;
@@ -427,6 +430,17 @@ static enum err_code compact_unit(struct pass *p, const struct storage_unit *uni
 	return code;
 }
 
+/* What is removed is in the tree: whoever hashes it later gets the same from what is left, but only what has been
+ * hashed while it was whole is known to have been. */
+static enum err_code wait_for_tree(struct compactor *c, uint64_t head, struct err *err)
+{
+	for (int i = 0; i < TREE_WAIT_MS / TREE_LOOK_MS && !is_stopping(c); i++)
+		if (tree_reached(c->journal->tree, head, TREE_LOOK_MS))
+			return ERR_OK;
+	return err_set(err, ERR_UNAVAILABLE, "the tree has not come to position %llu: nothing was compacted",
+		       (unsigned long long)head);
+}
+
 static enum err_code run_pass(struct compactor *c, bool by_itself, struct span actor,
 			      struct journal_compacted *ret, struct err *err)
 {
@@ -441,6 +455,8 @@ static enum err_code run_pass(struct compactor *c, bool by_itself, struct span a
 	if (code)
 		return code;
 	bool idle = by_itself && !touched && !retention_any(p.rules);
+	if (!idle)
+		code = wait_for_tree(c, p.head, err);
 	for (uint64_t at = 0; !code && !idle && at < p.head; at = unit.end) {
 		code = storage_unit(c->reader, at, &unit, err);
 		if (code || (unit.open && by_itself))

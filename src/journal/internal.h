@@ -10,6 +10,7 @@
 #include "journal/reader.h"
 #include "journal/sequencer.h"
 #include "journal/tail.h"
+#include "journal/tree.h"
 
 struct journal {
 	uint32_t magic;
@@ -29,6 +30,7 @@ struct journal {
 	struct pool *pool;
 	struct tail *tail;
 	struct compactor *compactor; /* NULL: by hand */
+	struct tree *tree;	     /* the same */
 
 	pthread_t others; /* looks after what other processes write; there if others_run */
 	bool others_run;

@@ -84,6 +84,8 @@ void journal_committed(struct journal *j, uint64_t head, struct wall_time last_c
 	else
 		tail_skip(j->tail, head);
 	pool_head_moved(j->pool, head);
+	if (j->tree)
+		tree_head_moved(j->tree, count > 0);
 }
 
 static void on_committed(void *arg, uint64_t head, struct wall_time last_commit, struct append **appends,
@@ -136,6 +138,7 @@ static void others_stop(struct journal *j)
 static void journal_free(struct journal *j)
 {
 	compactor_free(j->compactor);
+	tree_free(j->tree);
 	sequencer_free(j->sequencer);
 	pool_free(j->pool);
 	tail_free(j->tail);
@@ -154,6 +157,8 @@ static enum err_code open_parts(struct journal *j, const struct journal_config *
 	atomic_init(&j->last_commit_us, head.last_commit.us);
 	metric_set(METRIC_JOURNAL_HEAD, (int64_t)head.head);
 	j->tail = tail_new(head.head);
+	if (config->threads && tree_new(j, config->signing_key, &j->tree, err))
+		return err->code;
 	unsigned threads = config->reader_threads ? config->reader_threads : READER_THREADS;
 	struct pool_config pool = {
 		.storage = j->storage, .clock = j->clock, .thread_count = config->threads ? threads : 0};
@@ -211,6 +216,7 @@ enum err_code journal_open(const struct journal_config *config, struct journal *
 	}
 	if (config->threads) {
 		sequencer_start(j->sequencer);
+		tree_start(j->tree);
 		compactor_start(j->compactor);
 		others_start(j);
 	}
@@ -233,6 +239,7 @@ void journal_stop(struct journal *j)
 	j->stopped = true;
 	compactor_stop(j->compactor);
 	others_stop(j);
+	tree_stop(j->tree);
 	sequencer_stop(j->sequencer);
 	pool_stop(j->pool);
 }

@@ -50,11 +50,11 @@ struct journal_config {
 	int64_t slow_append_ms;     /* a batch slower than this is logged; 0: 1000 */
 	/* With threads: nothing younger goes; how often it looks by itself (0: never); bytes a second (0: all) */
 	int64_t compact_min_age_ms, compact_every_ms, compact_rate_bytes;
+	const char *signing_key; /* with threads: of checkpoints, in PEM; NULL: tree.h says which */
 };
 
 enum err_code journal_open(const struct journal_config *config, struct journal **ret, struct err *err);
-/* Stops the threads; what was accepted is still answered. Afterwards the owner drains all mailboxes, whose
- * reads must be closed, and then calls journal_close(). */
+/* Stops the threads; what was accepted is still answered. Then drain all mailboxes, reads closed, and close. */
 void journal_stop(struct journal *j);
 void journal_close(struct journal *j); /* stops it first, if need be; closes the storage. NULL is fine */
 /* threads = false: decides one batch of what waits, serves all reads that wait; false: there was nothing. */

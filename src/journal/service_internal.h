@@ -25,7 +25,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
-	struct grpc_method methods[19];
+	struct grpc_method methods[22];
 };
 
 /* service.c */
@@ -90,6 +90,11 @@ void service_list_streams(struct grpc_call *call, struct span request, void *arg
 /* service_compact.c */
 void service_set_retention(struct grpc_call *call, struct span request, void *arg);
 void service_compact(struct grpc_call *call, struct span request, void *arg);
+
+/* service_proof.c */
+void service_checkpoint(struct grpc_call *call, struct span request, void *arg);
+void service_inclusion_proof(struct grpc_call *call, struct span request, void *arg);
+void service_consistency_proof(struct grpc_call *call, struct span request, void *arg);
 
 /* service_withhold.c */
 void service_delete(struct grpc_call *call, struct span request, void *arg);

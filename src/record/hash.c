@@ -83,3 +83,17 @@ void record_leaf(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES])
 	const struct span parts[] = {SPAN("\0"), view->header, span_of(body_hash, sizeof(body_hash))};
 	hash_spans(parts, ARRAY_LEN(parts), ret);
 }
+
+void record_node(const uint8_t left[RECORD_HASH_BYTES], const uint8_t right[RECORD_HASH_BYTES],
+		 uint8_t ret[RECORD_HASH_BYTES])
+{
+	uint8_t node[1 + 2 * RECORD_HASH_BYTES] = {0x01};
+	memcpy(node + 1, left, RECORD_HASH_BYTES);
+	memcpy(node + 1 + RECORD_HASH_BYTES, right, RECORD_HASH_BYTES);
+	record_sha256(span_of(node, sizeof(node)), ret);
+}
+
+void record_sha256(struct span s, uint8_t ret[RECORD_HASH_BYTES])
+{
+	hash_spans(&s, 1, ret);
+}

@@ -158,5 +158,10 @@ uint32_t record_crc32c(uint32_t so_far, struct span s);
 
 /* SHA-256(0x00 || header || SHA-256(body)), whatever is left of the content. */
 void record_leaf(const struct record_view *view, uint8_t ret[RECORD_HASH_BYTES]);
+/* SHA-256(0x01 || left || right): a node above two others (RFC 6962). ret may be one of them. */
+void record_node(const uint8_t left[RECORD_HASH_BYTES], const uint8_t right[RECORD_HASH_BYTES],
+		 uint8_t ret[RECORD_HASH_BYTES]);
+/* SHA-256 of the bytes. */
+void record_sha256(struct span s, uint8_t ret[RECORD_HASH_BYTES]);
 
 #endif

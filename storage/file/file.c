@@ -219,4 +219,7 @@ const struct storage_ops storage_file = {
 	.unit = file_unit,
 	.close_unit = file_close_unit,
 	.remove = file_remove,
+	.tile_put = file_tile_put,
+	.tile_get = file_tile_get,
+	.directory = file_directory,
 };

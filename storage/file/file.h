@@ -143,6 +143,11 @@ storage_unit_fn file_unit;
 storage_close_unit_fn file_close_unit;
 storage_remove_fn file_remove;
 
+/* tiles.c */
+storage_tile_put_fn file_tile_put;
+storage_tile_get_fn file_tile_get;
+storage_directory_fn file_directory;
+
 /* query.c */
 storage_read_fn file_read;
 storage_snapshot_fn file_snapshot;

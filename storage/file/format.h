@@ -5,6 +5,8 @@
  *	clean		there only between a clean stop and the next start
  *	lock		who has the directory; its text is for humans
  *	index/		LMDB, made from the segments and made again whenever it does not fit them
+ *	tree/LEVEL	tiles of the Merkle tree, made from the segments and made again whenever they do not fit
+ *	signing-key.pem	the key that signs checkpoints, if no other is given; the journal's, not the log's
  *	*.new		unfinished; deleted at start
  *
  * All numbers are little-endian. Segments are numbered 1, 2, 3 ... without gaps. Only the last one is
@@ -48,6 +50,9 @@
  *	 0	8	offset of the seal frame
  *	 8	4	magic "CEnd"
  *	12	4	CRC-32C of bytes 0 to 11
+ *
+ * Tile, 8196 bytes at 8196 times its index in its level's file: 256 hashes, then the CRC-32C of: journal id, level
+ * (1), index (8), the hashes. One whose CRC is wrong is not there.
  *
  * Clean mark, 64 bytes: the file `clean`
  *	 0	8	magic "CAIRNEND"

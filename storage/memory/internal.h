@@ -65,6 +65,7 @@ struct memory {
 	/* All streams by name: the first `sorted` of them are in order. */
 	struct stream **by_name;
 	size_t by_name_count, by_name_cap, sorted;
+	struct map tiles; /* struct tile_key -> STORAGE_TILE_BYTES */
 };
 
 struct memory_reader {
@@ -118,6 +119,9 @@ storage_list_fn memory_list;
 storage_stat_fn memory_stat;
 storage_unit_fn memory_unit;
 storage_close_unit_fn memory_close_unit;
+storage_tile_put_fn memory_tile_put;
+storage_tile_get_fn memory_tile_get;
+void memory_tiles_free(struct memory *m);
 storage_remove_fn memory_remove;
 
 #endif

@@ -38,6 +38,8 @@ const struct storage_ops storage_memory = {
 	.unit = memory_unit,
 	.close_unit = memory_close_unit,
 	.remove = memory_remove,
+	.tile_put = memory_tile_put,
+	.tile_get = memory_tile_get,
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -55,6 +57,7 @@ static enum err_code memory_open(const struct storage_config *config, struct sto
 	m->marks = marks_new();
 	map_init(&m->streams);
 	map_init(&m->categories);
+	map_init(&m->tiles);
 	m->ids_seed[0] = random_u64();
 	m->ids_seed[1] = random_u64();
 	/* The one writer must not starve behind readers that follow one another. */
@@ -96,6 +99,7 @@ static void memory_close(struct storage *s)
 	map_each(&m->categories, category_free, NULL);
 	map_release(&m->streams);
 	map_release(&m->categories);
+	memory_tiles_free(m);
 	for (size_t i = 0; i < m->count; i++)
 		memory_bytes_drop(&m->records[i]);
 	marks_free(m->marks);

@@ -1,4 +1,4 @@
-/* The memory backend: lists of streams, and removing records. */
+/* The memory backend: lists of streams, removing records, tiles. */
 #include <config.h>
 
 #include "storage/memory/internal.h"
@@ -171,4 +171,52 @@ enum err_code memory_remove(struct storage_reader *reader, const struct storage_
 		code = remove_one(m, &list[i], err);
 	unlock(m);
 	return code;
+}
+
+/* ---- tiles ----------------------------------------------------------------------------------- */
+
+struct tile_key {
+	uint64_t level, index;
+};
+
+enum err_code memory_tile_put(struct storage_reader *reader, unsigned level, uint64_t index, const uint8_t *tile,
+			      struct err *err)
+{
+	struct memory *m = memory_of_reader(reader);
+	struct tile_key key = {level, index};
+	uint8_t *copy = mem_try_alloc(STORAGE_TILE_BYTES);
+	if (!copy)
+		return err_set(err, ERR_NOMEM, "no memory for a tile");
+	memcpy(copy, tile, STORAGE_TILE_BYTES);
+	lock_write(m);
+	mem_free(map_put(&m->tiles, span_of(&key, sizeof(key)), copy));
+	unlock(m);
+	return ERR_OK;
+}
+
+enum err_code memory_tile_get(struct storage_reader *reader, unsigned level, uint64_t index, uint8_t *ret,
+			      struct err *err)
+{
+	struct memory *m = memory_of_reader(reader);
+	struct tile_key key = {level, index};
+	(void)err;
+	lock_read(m);
+	const uint8_t *tile = map_get(&m->tiles, span_of(&key, sizeof(key)));
+	if (tile)
+		memcpy(ret, tile, STORAGE_TILE_BYTES);
+	unlock(m);
+	return tile ? ERR_OK : ERR_NOT_FOUND;
+}
+
+static void tile_free(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	mem_free(value);
+}
+
+void memory_tiles_free(struct memory *m)
+{
+	map_each(&m->tiles, tile_free, NULL);
+	map_release(&m->tiles);
 }

@@ -35,10 +35,13 @@ const struct storage_ops storage_postgres = {
 	.unit = pg_unit,
 	.close_unit = pg_close_unit,
 	.remove = pg_remove,
+	.tile_put = pg_tile_put,
+	.tile_get = pg_tile_get,
 	.watch = pg_watch,
 	.watch_end = pg_watch_end,
 	.ready = pg_ready,
 	.migrate = pg_migrate,
+	.is_shared = pg_is_shared,
 };
 
 struct pg *pg_of(struct storage *s)

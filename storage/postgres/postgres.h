@@ -251,5 +251,8 @@ storage_stat_fn pg_stat;
 storage_unit_fn pg_unit;
 storage_close_unit_fn pg_close_unit;
 storage_remove_fn pg_remove;
+storage_tile_put_fn pg_tile_put;
+storage_tile_get_fn pg_tile_get;
+storage_is_shared_fn pg_is_shared;
 
 #endif

@@ -18,7 +18,7 @@ enum err_code pg_unit(struct storage_reader *r, uint64_t position, struct storag
 	struct pg_known known;
 	int64_t bytes;
 	pg_known_get(reader->pg, &known);
-	struct storage_unit unit = {.first = position - position % UNIT_RECORDS};
+	struct storage_unit unit = {.first = position - position % UNIT_RECORDS, .removable = true};
 	unit.end = unit.first + UNIT_RECORDS < known.head ? unit.first + UNIT_RECORDS : known.head;
 	pg_params_clear(p);
 	pg_param_int8(p, (int64_t)unit.first);

@@ -89,7 +89,7 @@ void storage_faulty_add(struct storage *s, const struct faulty_rule *rule)
 	struct faulty *f = faulty_of(s);
 	must(rule->op < FAULTY_OPS);
 	must(rule->op == FAULTY_APPEND ? rule->outcome != STORAGE_OK : rule->code != ERR_OK);
-	must(rule->code != ERR_NOT_FOUND || rule->op == FAULTY_SNAPSHOT);
+	must(rule->code != ERR_NOT_FOUND || rule->op == FAULTY_SNAPSHOT || rule->op == FAULTY_TILE_GET);
 	must(pthread_mutex_lock(&f->lock) == 0);
 	must(f->rule_count < MAX_RULES);
 	f->due[f->rule_count] = rule->nth ? f->calls[rule->op] + rule->nth : 0;
@@ -254,6 +254,30 @@ static enum err_code faulty_remove(struct storage_reader *r, const struct storag
 	return code ? code : storage_remove(inner_of(r), list, count, err);
 }
 
+static enum err_code faulty_tile_put(struct storage_reader *r, unsigned level, uint64_t index, const uint8_t *tile,
+				     struct err *err)
+{
+	enum err_code code = strike(faulty_of(r->storage), FAULTY_TILE_PUT, err);
+	return code ? code : storage_tile_put(inner_of(r), level, index, tile, err);
+}
+
+static enum err_code faulty_tile_get(struct storage_reader *r, unsigned level, uint64_t index, uint8_t *ret,
+				     struct err *err)
+{
+	enum err_code code = strike(faulty_of(r->storage), FAULTY_TILE_GET, err);
+	return code ? code : storage_tile_get(inner_of(r), level, index, ret, err);
+}
+
+static bool faulty_is_shared(struct storage *s)
+{
+	return storage_is_shared(faulty_of(s)->inner);
+}
+
+static const char *faulty_directory(struct storage *s)
+{
+	return storage_directory(faulty_of(s)->inner);
+}
+
 static enum err_code faulty_watch(struct storage *s, uint64_t known, int64_t timeout_ms, uint64_t *ret_head,
 			       struct err *err)
 {
@@ -287,7 +311,11 @@ const struct storage_ops storage_faulty = {
 	.unit = faulty_unit,
 	.close_unit = faulty_close_unit,
 	.remove = faulty_remove,
+	.tile_put = faulty_tile_put,
+	.tile_get = faulty_tile_get,
 	.watch = faulty_watch,
 	.watch_end = faulty_watch_end,
 	.ready = faulty_ready,
+	.directory = faulty_directory,
+	.is_shared = faulty_is_shared,
 };

@@ -234,6 +234,36 @@ static enum err_code trace_remove(struct storage_reader *r, const struct storage
 	return code;
 }
 
+static enum err_code trace_tile_put(struct storage_reader *r, unsigned level, uint64_t index, const uint8_t *tile,
+				    struct err *err)
+{
+	struct mono_time begun = clock_mono(&clock_system);
+	enum err_code code = storage_tile_put(inner_of(r), level, index, tile, err);
+	log_info("storage tile put", LOG_U64("level", level), LOG_U64("index", index),
+		 LOG_STR("result", err_name(code)), LOG_I64("us", since_us(begun)));
+	return code;
+}
+
+static enum err_code trace_tile_get(struct storage_reader *r, unsigned level, uint64_t index, uint8_t *ret,
+				    struct err *err)
+{
+	struct mono_time begun = clock_mono(&clock_system);
+	enum err_code code = storage_tile_get(inner_of(r), level, index, ret, err);
+	log_info("storage tile get", LOG_U64("level", level), LOG_U64("index", index),
+		 LOG_STR("result", err_name(code)), LOG_I64("us", since_us(begun)));
+	return code;
+}
+
+static bool trace_is_shared(struct storage *s)
+{
+	return storage_is_shared(trace_of(s)->inner);
+}
+
+static const char *trace_directory(struct storage *s)
+{
+	return storage_directory(trace_of(s)->inner);
+}
+
 static enum err_code trace_watch(struct storage *s, uint64_t known, int64_t timeout_ms, uint64_t *ret_head,
 			       struct err *err)
 {
@@ -267,7 +297,11 @@ const struct storage_ops storage_trace = {
 	.unit = trace_unit,
 	.close_unit = trace_close_unit,
 	.remove = trace_remove,
+	.tile_put = trace_tile_put,
+	.tile_get = trace_tile_get,
 	.watch = trace_watch,
 	.watch_end = trace_watch_end,
 	.ready = trace_ready,
+	.directory = trace_directory,
+	.is_shared = trace_is_shared,
 };

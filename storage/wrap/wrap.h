@@ -25,6 +25,8 @@ enum faulty_op {
 	FAULTY_STAT,
 	FAULTY_SESSION_BEAT,
 	FAULTY_REMOVE,
+	FAULTY_TILE_PUT,
+	FAULTY_TILE_GET,
 	FAULTY_OPS
 };
 
@@ -34,7 +36,7 @@ struct faulty_rule {
 	uint64_t nth;                 /* the n-th such call from now, once; 0: by chance, again and again */
 	unsigned per_mille;           /* by chance: how often */
 	enum storage_outcome outcome; /* FAULTY_APPEND: anything but STORAGE_OK */
-	enum err_code code;           /* the others: anything but ERR_OK; ERR_NOT_FOUND is for snapshots */
+	enum err_code code;           /* the others: anything but ERR_OK; ERR_NOT_FOUND is for snapshots and tiles */
 	/* FAULTY_APPEND with STORAGE_UNKNOWN or STORAGE_FAILED: it is done nevertheless. */
 	bool done;
 };

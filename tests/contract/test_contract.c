@@ -851,3 +851,56 @@ CONTRACT(threads, lists_are_whole_while_streams_are_added)
 		cr_assert(!listers[i].wrong, "%s: lister %zu", f->row->name, i);
 	}
 }
+
+/* ---- tiles ----------------------------------------------------------------------------------- */
+
+static void tile_of(uint8_t tile[STORAGE_TILE_BYTES], unsigned salt)
+{
+	for (size_t i = 0; i < STORAGE_TILE_BYTES; i++)
+		tile[i] = (uint8_t)(i * 31 + salt + i / 256 * salt);
+}
+
+static void check_tile(struct fixture *f, unsigned level, uint64_t index, unsigned salt)
+{
+	uint8_t tile[STORAGE_TILE_BYTES], found[STORAGE_TILE_BYTES];
+	tile_of(tile, salt);
+	cr_assert_eq(storage_tile_get(f->r, level, index, found, &f->err), ERR_OK, "%u/%llu: %s", level,
+		     (unsigned long long)index, f->err.text);
+	cr_assert(memcmp(tile, found, sizeof(tile)) == 0);
+}
+
+static void put_tile(struct fixture *f, unsigned level, uint64_t index, unsigned salt)
+{
+	uint8_t tile[STORAGE_TILE_BYTES];
+	tile_of(tile, salt);
+	cr_assert_eq(storage_tile_put(f->r, level, index, tile, &f->err), ERR_OK, "%s", f->err.text);
+}
+
+CONTRACT(tiles, are_what_was_put_last_and_nothing_else_is_there)
+{
+	uint8_t found[STORAGE_TILE_BYTES];
+	append_one(f, "s", RECORD_EVENT);
+	cr_assert_eq(storage_tile_get(f->r, 0, 0, found, &f->err), ERR_NOT_FOUND);
+	cr_assert_eq(f->err.code, ERR_OK);
+	for (unsigned i = 0; i < 20; i++)
+		put_tile(f, i % STORAGE_TILE_LEVELS, i * i, i);
+	for (unsigned i = 0; i < 20; i++)
+		check_tile(f, i % STORAGE_TILE_LEVELS, i * i, i);
+	put_tile(f, 3, 9, 77);
+	check_tile(f, 3, 9, 77);
+	check_tile(f, 3, 121, 11);
+	/* Between two that are there, and behind the last. */
+	cr_assert_eq(storage_tile_get(f->r, 3, 10, found, &f->err), ERR_NOT_FOUND);
+	cr_assert_eq(storage_tile_get(f->r, 3, 1000, found, &f->err), ERR_NOT_FOUND);
+	cr_assert_eq(f->err.code, ERR_OK);
+}
+
+CONTRACT_DURABLE(tiles, of_a_store_that_is_closed_and_opened_are_right)
+{
+	append_one(f, "s", RECORD_EVENT);
+	for (unsigned i = 0; i < 10; i++)
+		put_tile(f, i / 5, i, i);
+	fixture_reopen(f);
+	for (unsigned i = 0; i < 10; i++)
+		check_tile(f, i / 5, i, i);
+}

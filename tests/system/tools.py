@@ -15,6 +15,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 GO_SDK = "github.com/cloudstateio/go-support v0.3.0"
 PORCUPINE = "github.com/anishathalye/porcupine v1.3.1"
+TLOG = "golang.org/x/mod v0.27.0"
 GRPC_INTEROP = "v1.83.2"
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
@@ -91,6 +92,11 @@ def _go_function(name, package, main=None):
 def go_linear():
     """The checker of histories, on a checker that no one here wrote; see go/linear.go."""
     return _go_program("porcupine-v1.3.1", "linear", PORCUPINE, ".", HERE / "go" / "linear.go")
+
+
+def go_tlog():
+    """The verifier of checkpoints and proofs, on Go's own tlog and note; see go/tlog.go."""
+    return _go_program("x-mod-v0.27.0", "tlog", TLOG, ".", HERE / "go" / "tlog.go")
 
 
 def go_cart():

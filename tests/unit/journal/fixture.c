@@ -162,6 +162,18 @@ static enum err_code fake_stat(struct storage_reader *r, struct span stream, str
 	return storage_stat(inner_of(r), stream, a, ret, ret_exists, err);
 }
 
+static enum err_code fake_tile_put(struct storage_reader *r, unsigned level, uint64_t index, const uint8_t *tile,
+				   struct err *err)
+{
+	return storage_tile_put(inner_of(r), level, index, tile, err);
+}
+
+static enum err_code fake_tile_get(struct storage_reader *r, unsigned level, uint64_t index, uint8_t *ret,
+				   struct err *err)
+{
+	return storage_tile_get(inner_of(r), level, index, ret, err);
+}
+
 static const struct storage_ops fake_ops = {
 	.name = "fake",
 	.close = fake_close,
@@ -175,6 +187,8 @@ static const struct storage_ops fake_ops = {
 	.snapshot = fake_snapshot,
 	.list = fake_list,
 	.stat = fake_stat,
+	.tile_put = fake_tile_put,
+	.tile_get = fake_tile_get,
 };
 
 static struct fake *fake_around(struct storage *inner)
