@@ -198,13 +198,17 @@ static void take_asks(struct tree *t)
 static void sleep_until(struct tree *t, int64_t until_us, bool until_head_moves)
 {
 	uint64_t size = t->tiles.size;
+	bool in_time = true;
 	pthread_mutex_lock(&t->lock);
-	atomic_store(&t->idle, until_head_moves);
-	while (!atomic_load(&t->stopping) && !t->urged && !(until_head_moves && journal_head(t->journal) > size)) {
+	while (in_time && !atomic_load(&t->stopping) && !t->urged) {
+		/* Each time: a commit that was counted already may have taken it away and woken us for nothing. */
+		atomic_store(&t->idle, until_head_moves);
+		if (until_head_moves && journal_head(t->journal) > size)
+			break;
 		if (until_us == INT64_MAX)
 			pthread_cond_wait(&t->wake, &t->lock);
-		else if (!wait_until(t, &t->wake, until_us))
-			break;
+		else
+			in_time = wait_until(t, &t->wake, until_us);
 	}
 	atomic_store(&t->idle, false);
 	pthread_mutex_unlock(&t->lock);

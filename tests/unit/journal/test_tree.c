@@ -13,8 +13,7 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "journal/client_verify.h"
-#include "journal/journal.h"
-#include "journal/tree.h"
+#include "journal/internal.h"
 #include "journal/tree_key.h"
 #include "journal/tree_tiles.h"
 #include "storage/wrap/wrap.h"
@@ -443,6 +442,31 @@ Test(tree, of_a_journal_is_that_of_its_records_through_restarts)
 		}
 		rig_close(&r);
 	}
+}
+
+/* Nobody asks: each commit has to wake it, one that came late and told it nothing new, too. */
+Test(tree, follows_the_log_by_itself)
+{
+	struct rig r;
+	struct storage_reader *reader;
+	struct tile tile;
+	rig_open(&r, false);
+	cr_assert_eq(storage_reader_open(r.storage, &reader, NULL), ERR_OK);
+	for (uint64_t n = 0; n < 4; n++) {
+		rig_check(&r);
+		for (int i = 0; i < 20; i++) {
+			usleep(1000);
+			tree_head_moved(r.journal->tree, true);
+		}
+		rig_append(&r, 300);
+		int waited = 0;
+		while (storage_tile_get(reader, 0, n, tile.hashes[0].bytes, NULL) == ERR_NOT_FOUND) {
+			cr_assert(waited++ < 30000, "tile %llu does not come", (unsigned long long)n);
+			usleep(1000);
+		}
+	}
+	storage_reader_close(reader);
+	rig_close(&r);
 }
 
 /* Of what it is not asked: not the past's future, nor what is not there. */
