@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -227,6 +228,57 @@ def test_what_cannot_be_proved_is_said(server):
         assert refused.value.code == code and text in refused.value.text, refused.value.text
     features = set(proofs.journal.stat().features)
     assert {"checkpoint", "proofs"} <= features
+
+
+class Writer(threading.Thread):
+    """Appends until it is told to stop; a server that is away is waited for."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.over, self.failure = port, False, None
+
+    def run(self):
+        try:
+            journal = Journal(self.port, timeout=30)
+            while not self.over:
+                try:
+                    journal.append(*[to_stream("w|%d" % n, *[event() for _ in range(20)]) for n in range(5)])
+                except Refused as refused:
+                    assert refused.code in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"), str(refused)
+        except BaseException as failure:
+            self.failure = failure
+
+
+def test_kills_while_the_tree_grows_change_nothing_that_was_signed(lab):
+    """What was signed before a kill is the beginning of what is signed after it, whatever became of the tiles."""
+    server = Server(lab, "file")
+    writer = Writer(server.cairnd.port)
+    writer.start()
+    chance = random.Random(SEED)
+    notes, sizes, key = [], [0], ""
+    for _ in range(6):
+        proofs = Proofs(server.cairnd.port)
+        proofs.key = key
+        wanted = sizes[-1] + chance.randrange(50, 900)
+        eventually(lambda: proofs.checkpoint().size > wanted, "the log has grown", timeout=60)
+        for old in sizes + [chance.randrange(1, wanted) for _ in range(10)]:
+            proofs.connect(old)
+        for _ in range(10):
+            proofs.include(chance.randrange(wanted), wanted)
+        key, sizes, notes = proofs.key, sizes + [wanted], notes + proofs.notes
+        server.cairnd.kill()
+        server.cairnd.start()
+        server.cairnd.ready()
+        last = Proofs(server.cairnd.port)
+        last.key, last.inclusions, last.consistencies = key, proofs.inclusions, proofs.consistencies
+        for old in sizes:
+            last.connect(old)
+        last.notes += notes
+        proofs.journal.close()
+        last.verify([r for _, r in sorted(last.records().items())])
+    writer.over = True
+    writer.join(60)
+    assert writer.failure is None, repr(writer.failure)
 
 
 def test_three_on_one_database_prove_one_log(lab):
