@@ -506,8 +506,9 @@ Test(tree, tiles_that_are_lost_or_damaged_are_made_again)
 		"truncate -s 20000 tree/0",
 		"dd if=/dev/zero of=tree/0 bs=1 count=1 seek=3000 conv=notrunc status=none",
 		"dd if=/dev/zero of=tree/0 bs=1 count=1 seek=30000 conv=notrunc status=none",
-		"dd if=tree/0 of=tree/x bs=8196 count=2 status=none && "
-		"dd if=tree/x of=tree/0 bs=8196 seek=2 conv=notrunc status=none", /* tiles in others' places */
+		/* tiles in others' places */
+		("dd if=tree/0 of=tree/x bs=8196 count=2 status=none && "
+		 "dd if=tree/x of=tree/0 bs=8196 seek=2 conv=notrunc status=none"),
 	};
 	struct rig r;
 	rig_open(&r, true);
