@@ -20,11 +20,11 @@
 #define NAMESPACE_MAX_BYTES 200 /* leaves 300 for persistence id and entity id */
 
 struct conf {
-	const char *host, *function_host, *journal, *name_space, *metrics_host, *protocol_check, *log_level,
-		*log_format;
+	const char *host, *function_host, *journal, *name_space, *metrics_host, *protocol_check,
+		*event_failure, *log_level, *log_format;
 	int64_t port, function_port, metrics_port, management_port;
 	int64_t passivation_timeout, command_timeout, load_timeout, append_timeout, close_grace,
-		drain_timeout, session_ttl;
+		drain_timeout, event_retry, session_ttl;
 	int64_t max_entities, max_waiting, function_message_max;
 };
 
@@ -170,6 +170,19 @@ static const struct setting rows[] = {
 	 .min = TIME_MIN,
 	 .max = TIME_MAX,
 	 .help = "How long calls under way may take after SIGTERM."},
+	{.name = "event-failure",
+	 .type = SETTING_CHOICE,
+	 .offset = AT(event_failure),
+	 .fallback = "retry",
+	 .choices = "retry|ack",
+	 .help = "An event whose method answers with a failure: retry delivers it again, ack takes it as done."},
+	{.name = "event-retry",
+	 .type = SETTING_TIME,
+	 .offset = AT(event_retry),
+	 .fallback = "3s",
+	 .min = TIME_MIN,
+	 .max = TIME_MAX,
+	 .help = "When an event that could not be delivered comes again at first; doubles up to ten times as much."},
 	{.name = "session-ttl",
 	 .type = SETTING_TIME,
 	 .offset = AT(session_ttl),
@@ -300,6 +313,8 @@ static struct proxy *make_proxy(struct app *app, char *addresses[4])
 						.load_timeout_ms = c->load_timeout,
 						.append_timeout_ms = c->append_timeout,
 						.close_grace_ms = c->close_grace,
+						.event_retry_ms = c->event_retry,
+						.event_failure_is_done = strcmp(c->event_failure, "ack") == 0,
 						.session_ttl_ms = c->session_ttl,
 						.max_entities = c->max_entities,
 						.max_waiting = c->max_waiting,

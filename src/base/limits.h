@@ -71,6 +71,7 @@
 #define LIMIT_HTTP_BODY_BYTES (12 * MIB)	 /* what the function would take */
 #define LIMIT_EVENTS_SILENCE_MS 15000		 /* then a comment, so that proxies on the way do not give up */
 #define LIMIT_ENTITY_QUEUE ((size_t)1000)	 /* commands that wait for one entity */
+#define LIMIT_EVENTS_IN_HAND_BYTES (4 * MIB)	 /* of one event log, with this proxy; then the journal waits */
 #define LIMIT_FORWARD_DEPTH 32			 /* hops of one command */
 #define LIMIT_ANSWERS_BYTES (24 * MIB)		 /* answers of one stream that wait for its client */
 

@@ -77,6 +77,15 @@ static Cloudstate__Metadata *make_metadata(struct arena *arena, const struct met
 	return m;
 }
 
+/* False: no memory. */
+static bool set_metadata(struct arena *arena, const struct metadata *metadata, action_command *message)
+{
+	if (!metadata || !metadata->n)
+		return true;
+	message->metadata = make_metadata(arena, metadata);
+	return message->metadata != NULL;
+}
+
 /* The first message: what is called, and all of the request where its input does not stream. */
 static bool send_first(struct action *a)
 {
@@ -88,10 +97,8 @@ static bool send_first(struct action *a)
 	arena_init(&arena, 16 * LIMIT_HEADER_BYTES);
 	first.service_name = wire_bytes(a->config.service);
 	first.name = wire_bytes(c->name);
-	if (c->metadata && c->metadata->n) {
-		first.metadata = make_metadata(&arena, c->metadata);
-		sent = first.metadata != NULL;
-	}
+	if (!c->metadata_of_input)
+		sent = set_metadata(&arena, c->metadata, &first);
 	if (!c->streams_in) {
 		wire_any_set(&payload, c->payload);
 		first.payload = &payload;
@@ -145,16 +152,19 @@ static bool input(struct entity *e, struct entity_command *c, const struct any *
 	struct action *a = machine(e);
 	action_command message = CLOUDSTATE__ACTION__ACTION_COMMAND__INIT;
 	Google__Protobuf__Any any;
+	struct arena arena;
 	bool more = true;
 	must(a->command == c && c->streams_in);
 	if (!a->opened)
 		open_call(a);
 	if (!a->command)
 		return true;
+	arena_init(&arena, 16 * LIMIT_HEADER_BYTES);
 	wire_any_set(&any, *payload);
 	message.payload = &any;
-	if (!send(a, &message, &more))
+	if ((c->metadata_of_input && !set_metadata(&arena, c->metadata, &message)) || !send(a, &message, &more))
 		break_off(a, GRPC_RESOURCE_EXHAUSTED, SPAN("out of memory for a message"));
+	arena_release(&arena);
 	return more;
 }
 

@@ -35,6 +35,7 @@ struct entity_command {
 	struct any payload;		 /* none where the input streams: then input() brings each message */
 	bool streams_in, streams_out;	 /* as the method does */
 	const struct metadata *metadata; /* NULL: none; only where the kind takes it */
+	bool metadata_of_input;		 /* it is the first input's, not the stream's */
 	int64_t deadline_ms;		 /* that the client has left, when it is given; < 0: none */
 	/* The machine's own. */
 	bool repeated; /* its events were refused once because the entity was stale */

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "journal/client.h"
+#include "proxy/eventing.h"
 #include "proxy/examples.h"
 #include "proxy/front.h"
 #include "proxy/function.h"
@@ -18,7 +19,6 @@
 #include "proxy/router_core.h"
 
 #define PROXY_MAGIC 0x50726f78u
-#define OPTION_EVENTING 1081u
 /* How often the journal is asked whether it is there; more often while it is not. */
 #define PROBE_MS 2000
 #define PROBE_AGAIN_MS 250
@@ -35,6 +35,7 @@ struct proxy {
 	struct client *journal;
 	struct function *function;
 	struct router *router;
+	struct eventing *eventing;
 	struct grpc_server *server, *metrics, *management;
 	struct front *front;
 	struct http_front *http;
@@ -44,6 +45,7 @@ struct proxy {
 	struct loop_timer *probe;
 	bool probing, journal_there, journal_told;
 
+	bool calls_drained, events_drained;
 	struct loop_timer *grace;
 	void (*drained)(void *arg, bool clean);
 	void *drained_arg;
@@ -129,18 +131,16 @@ static void log_service(const struct proxy *p, const struct spec_service *servic
 	buf_release(&grpcurl);
 }
 
-/* Eventing is not run here: who declares it must know. */
-static void log_eventing(const struct spec_service *service)
+/* Topics are not run here: who declares one must know. */
+static void log_topics(const struct spec_service *service)
 {
 	for (size_t i = 0; i < service->method_count; i++) {
-		struct arena a;
-		struct span option;
-		arena_init(&a, 64 * KIB);
-		if (pb_option_message(service->methods[i].pb->options, OPTION_EVENTING, &a, &option))
-			log_warn("the eventing option of a method has no effect",
-				 LOG_SPAN("service", service->name),
-				 LOG_SPAN("method", service->methods[i].pb->name));
-		arena_release(&a);
+		const struct spec_method *m = &service->methods[i];
+		bool in = m->source.kind == SPEC_SOURCE_TOPIC;
+		if (in || m->out_topic.n)
+			log_warn("the topic of a method has no effect", LOG_SPAN("service", service->name),
+				 LOG_SPAN("method", m->pb->name),
+				 LOG_SPAN("topic", in ? m->source.name : m->out_topic));
 	}
 }
 
@@ -148,7 +148,7 @@ static void log_spec(const struct proxy *p, const struct spec *spec)
 {
 	for (size_t i = 0; i < spec->service_count; i++) {
 		log_service(p, &spec->services[i]);
-		log_eventing(&spec->services[i]);
+		log_topics(&spec->services[i]);
 	}
 	log_info("function discovered", LOG_SPAN("library", spec->library), LOG_I64("port", proxy_port(p)));
 }
@@ -246,6 +246,13 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 		.take_over = on_spec,
 		.arg = p});
 	p->router = new_router(p);
+	p->eventing = eventing_new(&(struct eventing_config){.loop = loop,
+							     .clock = &clock_system,
+							     .journal = p->journal,
+							     .router = p->router,
+							     .name_space = span_str(p->name_space),
+							     .retry_ms = config->event_retry_ms,
+							     .failure_is_done = config->event_failure_is_done});
 	p->server = grpc_server_new(&front, &p->loop, 1);
 	p->front = front_new(p->server, p->router);
 	p->http = http_front_new(p->router, LIMIT_EVENTS_SILENCE_MS);
@@ -315,13 +322,26 @@ static void on_entities_drained(void *arg)
 	finish_drain(OBJ_CAST(struct proxy, arg, PROXY_MAGIC), true);
 }
 
-static void on_calls_drained(void *arg)
+static void drain_entities(struct proxy *p)
 {
-	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
-	if (p->life != DRAINING_CALLS)
+	if (p->life != DRAINING_CALLS || !p->calls_drained || !p->events_drained)
 		return;
 	p->life = DRAINING_ENTITIES;
 	entities_drain(router_entities(p->router), on_entities_drained, p);
+}
+
+static void on_calls_drained(void *arg)
+{
+	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
+	p->calls_drained = true;
+	drain_entities(p);
+}
+
+static void on_events_drained(void *arg)
+{
+	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
+	p->events_drained = true;
+	drain_entities(p);
 }
 
 void proxy_drain(struct proxy *p, int64_t grace_ms, void (*done)(void *arg, bool clean), void *arg)
@@ -334,6 +354,7 @@ void proxy_drain(struct proxy *p, int64_t grace_ms, void (*done)(void *arg, bool
 	function_quiet(p->function);
 	front_not_serving(p->front);
 	router_end_streams(p->router);
+	eventing_drain(p->eventing, on_events_drained, p);
 	if (p->bound)
 		grpc_server_drain(p->server, grace_ms, on_calls_drained, p);
 	else
@@ -354,6 +375,7 @@ void proxy_free(struct proxy *p)
 	front_free(p->front);
 	http_front_free(p->http);
 	client_free(p->journal);
+	eventing_free(p->eventing);
 	function_free(p->function);
 	router_free(p->router);
 	loop_timer_free(p->probe);

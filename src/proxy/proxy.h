@@ -29,6 +29,8 @@ struct proxy_config {
 	const char *management; /* ":8558"; NULL: no management port */
 	bool check_protocol;    /* refuse functions of another protocol version */
 	int64_t passivation_ms, command_timeout_ms, load_timeout_ms, append_timeout_ms, close_grace_ms;
+	int64_t event_retry_ms; /* after a first failed delivery of a log's event */
+	bool event_failure_is_done;
 	int64_t session_ttl_ms; /* of the journal's belief that this process lives, where there are CRDTs */
 	int64_t max_entities, max_waiting, function_message_max_bytes;
 	/* The front's port could not be bound: there is no point in going on. */

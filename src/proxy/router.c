@@ -228,11 +228,11 @@ static void set_due(struct command *c)
 }
 
 /* A call to an action that streams lasts as long as its client wants; one whose client only sends streams
- * is due when he has sent all. An effect has no client: it is always due. */
+ * is due when he has sent all. An effect or an event has no client: it is always due. */
 static bool is_due(const struct command *c)
 {
 	bool streams = c->entity.streams_in || c->entity.streams_out;
-	return !streams || c->method->service->kind->stateful || (c->hops && !c->asked);
+	return !streams || c->method->service->kind->stateful || !c->asked;
 }
 
 void command_begin(struct command *c)
@@ -282,6 +282,16 @@ struct command *router_call(struct router *router, const struct spec_method *met
 		router, method, &(struct any){.type_url = method->input_url, .value = payload}, metadata, sink,
 		arg);
 	c->asked = method;
+	command_begin(c);
+	return c;
+}
+
+struct command *router_deliver(struct router *router, const struct spec_method *method, const struct any *payload,
+			       const struct metadata *metadata, const struct reply_sink *sink, void *arg)
+{
+	must(router->magic == ROUTER_MAGIC && method && sink && sink->on_end);
+	struct command *c = command_new(router, method, payload, metadata, sink, arg);
+	c->entity.metadata_of_input = c->one_input;
 	command_begin(c);
 	return c;
 }
@@ -461,6 +471,11 @@ void router_end_streams(struct router *r)
 struct entities *router_entities(struct router *r)
 {
 	return r->entities;
+}
+
+struct service_stats *router_stats_of(struct router *r, struct span service)
+{
+	return stats_of(&r->stats, service);
 }
 
 const struct stats *router_stats(const struct router *r)

@@ -69,6 +69,11 @@ struct command *router_open(struct router *router, const struct router_request *
 struct command *router_call(struct router *router, const struct spec_method *method, struct span payload,
 			    const struct metadata *metadata, const struct reply_sink *sink, void *arg);
 
+/* The same with an event: the payload's type is the event's own, and metadata comes with it. Nobody's client
+ * waits, so its answer is always due, and its replies have no type to be of. */
+struct command *router_deliver(struct router *router, const struct spec_method *method, const struct any *payload,
+			       const struct metadata *metadata, const struct reply_sink *sink, void *arg);
+
 /* Input that streams: a message (copied or sent), and the end of them. False: wait for on_writable. */
 bool command_send(struct command *command, struct span payload);
 void command_half_close(struct command *command);

@@ -20,5 +20,6 @@ void router_free(struct router *r); /* when no command is under way */
 void router_take_over(struct router *r, struct spec *spec);
 struct entities *router_entities(struct router *r);
 const struct stats *router_stats(const struct router *r);
+struct service_stats *router_stats_of(struct router *r, struct span service);
 
 #endif

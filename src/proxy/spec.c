@@ -8,6 +8,7 @@
 #include "proxy/discovery.h"
 #include "proxy/entity.h"
 #include "proxy/http_binding.h"
+#include "proxy/spec_eventing.h"
 #include "proxy/wire.h"
 
 #define OPTION_ENTITY_KEY 1080u
@@ -180,10 +181,12 @@ static enum err_code build_methods(struct arena *a, struct spec_service *s, stru
 		enum err_code code = find_keys(a, m, err);
 		if (!code)
 			code = check_method(m, err);
+		if (!code)
+			code = spec_eventing_read(a, m, err);
 		if (code)
 			return code;
 	}
-	return ERR_OK;
+	return spec_eventing_check(s, err);
 }
 
 static enum err_code build_service(struct spec *spec, struct spec_service *s, const Cloudstate__Entity *e,

@@ -14,12 +14,22 @@ struct entity_ops;
 struct http_bindings;
 struct spec;
 
+/* Whose events call a method. */
+enum spec_source_kind { SPEC_SOURCE_NONE, SPEC_SOURCE_EVENT_LOG, SPEC_SOURCE_TOPIC };
+struct spec_source {
+	enum spec_source_kind kind;
+	struct span name;  /* a persistence id, or a topic */
+	struct span group; /* of consumers: the service's name where none is given */
+};
+
 struct spec_method {
 	const struct spec_service *service;
 	const struct pb_method *pb;
 	const struct pb_field *const *keys; /* the fields whose values are the entity's id, in order */
 	size_t key_count;
 	struct span input_url, output_url; /* "type.googleapis.com/" + the message's full name */
+	struct spec_source source;
+	struct span out_topic; /* its replies are published to; empty: none */
 };
 
 struct spec_service {

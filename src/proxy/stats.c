@@ -29,6 +29,12 @@ static const struct row {
 	ROW(activations, "cairn_proxy_activations_total", "counter", "Entity streams opened."),
 	ROW(passivations, "cairn_proxy_closes_total", "counter", "Entity streams closed by the proxy."),
 	ROW(restarts, "cairn_proxy_resets_total", "counter", "Entity streams reset by the proxy."),
+	ROW(delivered, "cairn_proxy_events_delivered_total", "counter", "Events of logs that were delivered."),
+	ROW(delivery_failures, "cairn_proxy_event_failures_total", "counter",
+	    "Deliveries of events that failed: each comes again."),
+	ROW(delivering, "cairn_proxy_events_delivering", "gauge", "Events that are being delivered, or wait for it."),
+	ROW(delivery_lag_us, "cairn_proxy_event_lag_us", "gauge",
+	    "Time from the commit of the event delivered last to the end of its delivery, in microseconds."),
 #undef ROW
 };
 

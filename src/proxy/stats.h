@@ -16,6 +16,9 @@ struct service_stats {
 	uint64_t time_us;	     /* from a command's arrival to its end, in sum */
 	uint64_t active;	     /* entities in memory now */
 	uint64_t waiting;	     /* commands that are not answered yet */
+	uint64_t delivered, delivery_failures; /* events of logs to the service's methods */
+	uint64_t delivering;		       /* events in hand */
+	uint64_t delivery_lag_us; /* of the one delivered last: from its commit to the end of its delivery */
 };
 
 struct stats {

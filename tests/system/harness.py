@@ -146,6 +146,9 @@ class Lab:
     def go_kinds(self):
         return self.function("go-kinds", [tools.go_kinds()])
 
+    def go_events(self):
+        return self.function("go-events", [tools.go_events()])
+
     def sample(self):
         """Our own shopping cart."""
         return self.function("sample", [sys.executable, "-B", SAMPLE / "cart.py"])

@@ -63,6 +63,7 @@ class Journal:
                 ("Read", "unary_stream", pb.ReadResponse), ("Load", "unary_stream", pb.LoadResponse),
                 ("Subscribe", "unary_stream", pb.SubscribeResponse), ("Stat", "unary_unary", pb.StatResponse),
                 ("ListStreams", "unary_unary", pb.ListStreamsResponse),
+                ("Truncate", "unary_unary", pb.ActResponse),
                 ("BeginSession", "unary_unary", pb.BeginSessionResponse),
                 ("BeatSession", "unary_unary", pb.BeatSessionResponse),
                 ("EndSession", "unary_unary", pb.EndSessionResponse),
@@ -105,6 +106,10 @@ class Journal:
         responses = self.read_responses(**query)
         assert [r.end for r in responses] == [False] * (len(responses) - 1) + [True]
         return [e for r in responses for e in r.entries]
+
+    def truncate(self, stream, before_sequence, reason="a test"):
+        return self.call("Truncate", pb.TruncateRequest(
+            stream=stream, before_sequence=before_sequence, reason=reason))
 
     def load(self, stream, **more):
         """(entries, the last response)"""

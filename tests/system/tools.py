@@ -119,6 +119,11 @@ def go_kinds():
     return _go_function("kinds", ".", HERE / "go" / "kinds.go")
 
 
+def go_events():
+    """The Go SDK's model services of event logs, see go/events.go."""
+    return _go_function("events", ".", HERE / "go" / "events.go")
+
+
 PYTHON_SDK = "cloudstate==0.1.1"
 
 

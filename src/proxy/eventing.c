@@ -1,0 +1,549 @@
+#include <config.h>
+
+#include "proxy/eventing.h"
+
+#include <stdio.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/must.h"
+#include "base/plant.h"
+#include "base/random.h"
+#include "journal/client_group.h"
+#include "proxy/entity.h"
+#include "proxy/spec_eventing.h"
+
+#define EVENTING_MAGIC 0x4576656eu
+#define SUBSCRIPTION_MAGIC 0x53756273u
+/* Until the journal is asked again: that could not be reached, and that refused. */
+#define AGAIN_MS 500
+#define REFUSED_AGAIN_MS 5000
+#define RETRY_GROWTH_MAX 10
+
+struct eventing {
+	uint32_t magic;
+	struct eventing_config config;
+	struct list subscriptions;
+	bool draining;
+	void (*drained)(void *arg);
+	void *drained_arg;
+};
+
+/* One source of one service. */
+struct subscription {
+	uint32_t magic;
+	struct list_node node;
+	struct eventing *eventing;
+	struct spec *spec; /* a reference; service and source are its */
+	const struct spec_service *service;
+	const struct spec_source *source;
+	struct service_stats *stats;
+	char *group, *category;
+
+	struct client_consumer *consumer; /* NULL: there is none */
+	bool active;			  /* it is this consumer's turn */
+	bool finished;			  /* it was told that no more acknowledgements come */
+	bool ending;			  /* it is to go, and another spec's or nobody's is to come */
+	struct loop_timer *again;
+
+	struct list lanes;
+	struct map by_stream; /* -> lane */
+	size_t running;	      /* deliveries under way */
+	size_t bytes;	      /* of the events in hand */
+	bool held;
+	struct map failed; /* stream -> struct tries */
+};
+
+/* The events of one stream that are in hand: one is under way, the others wait. */
+struct lane {
+	struct list_node node;
+	struct subscription *subscription;
+	struct event *running;
+	struct list waiting;
+	struct span stream; /* behind it */
+};
+
+struct event {
+	struct list_node node;
+	struct lane *lane;
+	uint64_t position;
+	struct wall_time commit_time;
+	uint8_t id[RECORD_ID_BYTES];
+	struct span type, data; /* behind it */
+};
+
+/* A stream one of whose events was given back. */
+struct tries {
+	uint64_t position; /* how often this one has failed: */
+	unsigned count;
+	uint64_t expected;     /* comes next, if not an earlier one; later ones were sent before the journal knew */
+	const void *expecting; /* of this consumer; NULL: it has come */
+};
+
+static void run_next(struct lane *lane);
+static void subscription_settle(struct subscription *s);
+
+/* --- events in hand --------------------------------------------------------------------------------------- */
+
+static size_t event_bytes(const struct event *e)
+{
+	return sizeof *e + e->type.n + e->data.n;
+}
+
+/* More of them than this proxy wants to keep in memory: the journal waits. */
+static void update_hold(struct subscription *s)
+{
+	bool hold = s->bytes > LIMIT_EVENTS_IN_HAND_BYTES;
+	if (hold == s->held || !s->consumer)
+		return;
+	s->held = hold;
+	client_consumer_hold(s->consumer, hold);
+}
+
+static void event_free(struct event *e)
+{
+	struct subscription *s = e->lane->subscription;
+	s->bytes -= event_bytes(e);
+	s->stats->delivering--;
+	mem_free(e);
+}
+
+static struct event *event_new(struct lane *lane, const struct record_view *record)
+{
+	struct event *e = mem_xalloc(sizeof *e + record->type.n + record->data.n);
+	uint8_t *bytes = (uint8_t *)(e + 1);
+	if (record->type.n)
+		memcpy(bytes, record->type.p, record->type.n);
+	if (record->data.n)
+		memcpy(bytes + record->type.n, record->data.p, record->data.n);
+	e->type = span_of(bytes, record->type.n);
+	e->data = span_of(bytes + record->type.n, record->data.n);
+	e->lane = lane;
+	e->position = record->position;
+	e->commit_time = record->commit_time;
+	if (record->id.n == RECORD_ID_BYTES)
+		memcpy(e->id, record->id.p, RECORD_ID_BYTES);
+	lane->subscription->bytes += event_bytes(e);
+	lane->subscription->stats->delivering++;
+	return e;
+}
+
+static struct lane *lane_of(struct subscription *s, struct span stream)
+{
+	struct lane *lane = map_get(&s->by_stream, stream);
+	if (lane && !plant("event-overtakes-its-entitys"))
+		return lane;
+	lane = mem_xalloc(sizeof *lane + stream.n);
+	memcpy(lane + 1, stream.p, stream.n);
+	lane->stream = span_of(lane + 1, stream.n);
+	lane->subscription = s;
+	list_init(&lane->waiting);
+	list_push_back(&s->lanes, &lane->node);
+	map_put(&s->by_stream, lane->stream, lane);
+	return lane;
+}
+
+static void lane_drop_waiting(struct lane *lane)
+{
+	struct list_node *n;
+	while ((n = list_pop_front(&lane->waiting)))
+		event_free(CONTAINER_OF(n, struct event, node));
+}
+
+static void lane_free_if_empty(struct lane *lane)
+{
+	if (lane->running || !list_empty(&lane->waiting))
+		return;
+	map_remove(&lane->subscription->by_stream, lane->stream);
+	list_remove(&lane->node);
+	mem_free(lane);
+}
+
+/* What waits comes again, to the next consumer. */
+static void drop_waiting(struct subscription *s)
+{
+	struct list_node *n = list_first(&s->lanes);
+	while (n) {
+		struct lane *lane = CONTAINER_OF(n, struct lane, node);
+		n = list_next(&s->lanes, n);
+		lane_drop_waiting(lane);
+		lane_free_if_empty(lane);
+	}
+}
+
+static void acknowledge(struct subscription *s, uint64_t position)
+{
+	if (s->consumer && !s->finished)
+		client_consumer_ack(s->consumer, position);
+}
+
+/* --- failures --------------------------------------------------------------------------------------------- */
+
+static struct tries *count_failure(struct subscription *s, const struct event *e)
+{
+	struct tries *t = map_get(&s->failed, e->lane->stream);
+	if (!t) {
+		t = mem_xalloc(sizeof *t);
+		map_put(&s->failed, e->lane->stream, t);
+	}
+	if (t->position != e->position)
+		*t = (struct tries){.position = e->position};
+	t->count++;
+	t->expected = e->position;
+	t->expecting = s->consumer;
+	return t;
+}
+
+/* Was it sent before the journal knew that one before it is given back? Then it goes back, too. It is expected from
+ * then on, for the one before it may be gone for good: a stream can be truncated while it waits. */
+static bool is_early(struct subscription *s, const struct record_view *record)
+{
+	struct tries *t = map_get(&s->failed, record->stream);
+	if (!t || !t->expecting || t->expecting != s->consumer)
+		return false;
+	if (record->position <= t->expected) {
+		t->expecting = NULL;
+		return false;
+	}
+	t->expected = record->position;
+	client_consumer_nack(s->consumer, record->position, (uint32_t)s->eventing->config.retry_ms);
+	return true;
+}
+
+static int64_t retry_after_ms(const struct subscription *s, unsigned tries)
+{
+	int64_t base_ms = s->eventing->config.retry_ms, most_ms = RETRY_GROWTH_MAX * base_ms, ms = base_ms;
+	for (unsigned i = 1; i < tries && ms < most_ms; i++)
+		ms *= 2;
+	if (ms > most_ms)
+		ms = most_ms;
+	ms = ms * (80 + (int64_t)(random_u64() % 41)) / 100;
+	return ms < INT32_MAX ? ms : INT32_MAX;
+}
+
+/* It goes back, and all of its entity that comes after it with it. */
+static void give_back(struct event *e, const struct outcome *outcome)
+{
+	struct lane *lane = e->lane;
+	struct subscription *s = lane->subscription;
+	struct tries *t = count_failure(s, e);
+	int64_t ms = retry_after_ms(s, t->count);
+	s->stats->delivery_failures++;
+	log_warn("event not delivered: it comes again", LOG_SPAN("service", s->service->name),
+		 LOG_SPAN("stream", lane->stream), LOG_U64("position", e->position), LOG_SPAN("type", e->type),
+		 LOG_U64("tries", t->count), LOG_I64("again_ms", ms), LOG_STR("code", grpc_code_name(outcome->code)),
+		 LOG_SPAN("message", outcome->message));
+	lane_drop_waiting(lane);
+	if (s->consumer && !s->finished)
+		client_consumer_nack(s->consumer, e->position, (uint32_t)ms);
+}
+
+static void forget_failure(struct subscription *s, struct span stream)
+{
+	mem_free(map_remove(&s->failed, stream));
+}
+
+/* --- one delivery ------------------------------------------------------------------------------------------ */
+
+static void finish_event(struct event *e, const struct outcome *outcome)
+{
+	struct lane *lane = e->lane;
+	struct subscription *s = lane->subscription;
+	bool done = outcome->code == GRPC_OK || (outcome->failure && s->eventing->config.failure_is_done);
+	if (done) {
+		s->stats->delivered++;
+		int64_t lag_us = clock_wall(s->eventing->config.clock).us - e->commit_time.us;
+		s->stats->delivery_lag_us = lag_us > 0 ? (uint64_t)lag_us : 0;
+		forget_failure(s, lane->stream);
+		acknowledge(s, e->position);
+	} else {
+		give_back(e, outcome);
+	}
+	lane->running = NULL;
+	event_free(e);
+}
+
+static void delivery_on_end(void *arg, const struct outcome *outcome)
+{
+	struct event *e = arg;
+	struct lane *lane = e->lane;
+	struct subscription *s = OBJ_CAST(struct subscription, lane->subscription, SUBSCRIPTION_MAGIC);
+	must(lane->running == e && s->running > 0);
+	s->running--;
+	finish_event(e, outcome);
+	run_next(lane);
+	update_hold(s);
+	subscription_settle(s);
+}
+
+static const struct reply_sink delivery_sink = {.on_end = delivery_on_end};
+
+/* The event as a CloudEvent, in binary mode. */
+static struct metadata describe(const struct event *e, struct metadata_entry entries[7], char id[UUID_TEXT_BYTES],
+				char time[32])
+{
+	const struct subscription *s = e->lane->subscription;
+	struct span subject = span_skip(e->lane->stream, span_str(s->category).n);
+	uuid_format(e->id, id);
+	wall_format(e->commit_time, time);
+	entries[0] = (struct metadata_entry){.key = SPAN("ce-id"), .value = span_str(id)};
+	entries[1] = (struct metadata_entry){.key = SPAN("ce-source"), .value = s->source->name};
+	entries[2] = (struct metadata_entry){.key = SPAN("ce-specversion"), .value = SPAN("1.0")};
+	entries[3] = (struct metadata_entry){.key = SPAN("ce-type"), .value = e->type};
+	entries[4] = (struct metadata_entry){.key = SPAN("Content-Type"),
+					     .value = SPAN("application/vnd.cloudstate.protobuf.any")};
+	entries[5] = (struct metadata_entry){.key = SPAN("ce-subject"),
+					     .value = subject.n ? span_skip(subject, 1) : subject};
+	entries[6] = (struct metadata_entry){.key = SPAN("ce-time"), .value = span_str(time)};
+	return (struct metadata){entries, 7};
+}
+
+static void deliver(struct event *e, const struct spec_method *method)
+{
+	struct subscription *s = e->lane->subscription;
+	struct metadata_entry entries[7];
+	char id[UUID_TEXT_BYTES], time[32];
+	if (plant("event-acknowledged-before-its-answer"))
+		acknowledge(s, e->position);
+	struct metadata metadata = describe(e, entries, id, time);
+	s->running++;
+	router_deliver(s->eventing->config.router, method,
+		       &(struct any){.type_url = e->type, .value = e->data}, &metadata, &delivery_sink, e);
+}
+
+/* Nothing is passed over: an event that no method takes stands in the way of its entity's others. */
+static void refuse_unknown(struct event *e)
+{
+	struct subscription *s = e->lane->subscription;
+	char text[ERR_TEXT_MAX];
+	snprintf(text, sizeof text, "no method of %.*s takes events of type %.*s from the event log \"%.*s\"",
+		 SPAN_ARG(s->service->name), SPAN_ARG(e->type), SPAN_ARG(s->source->name));
+	finish_event(e, &(struct outcome){.code = GRPC_UNIMPLEMENTED, .message = span_str(text)});
+}
+
+/* The lane may be gone afterwards. */
+static void run_next(struct lane *lane)
+{
+	struct subscription *s = lane->subscription;
+	struct list_node *n;
+	while (!lane->running && (n = list_pop_front(&lane->waiting))) {
+		struct event *e = CONTAINER_OF(n, struct event, node);
+		const struct spec_method *method = spec_method_of_event(s->service, s->source, e->type);
+		lane->running = e;
+		if (method)
+			deliver(e, method);
+		else
+			refuse_unknown(e);
+	}
+	lane_free_if_empty(lane);
+}
+
+/* --- the consumer -------------------------------------------------------------------------------------------- */
+
+/* Events of entities that are kept as events, and whose content is still there. */
+static bool is_wanted(const struct record_view *record)
+{
+	struct span mark;
+	return record->kind == RECORD_EVENT && record->content == RECORD_BODY &&
+	       entity_kind_of_record(record, &mark) == &entity_event_sourced;
+}
+
+static void consumer_on_record(struct client_consumer *k, const struct record_view *record, void *arg)
+{
+	struct subscription *s = OBJ_CAST(struct subscription, arg, SUBSCRIPTION_MAGIC);
+	(void)k;
+	if (s->ending)
+		return; /* it comes again, to whoever consumes next */
+	if (is_early(s, record))
+		return;
+	if (!is_wanted(record)) {
+		acknowledge(s, record->position);
+		return;
+	}
+	struct lane *lane = lane_of(s, record->stream);
+	list_push_back(&lane->waiting, &event_new(lane, record)->node);
+	run_next(lane);
+	update_hold(s);
+}
+
+static void consumer_on_active(struct client_consumer *k, uint64_t position, void *arg)
+{
+	struct subscription *s = OBJ_CAST(struct subscription, arg, SUBSCRIPTION_MAGIC);
+	(void)k;
+	s->active = true;
+	log_info("event log consumed", LOG_SPAN("service", s->service->name), LOG_SPAN("event_log", s->source->name),
+		 LOG_STR("group", s->group), LOG_U64("position", position));
+}
+
+static void consumer_on_done(struct client_consumer *k, const struct client_error *error, void *arg)
+{
+	struct subscription *s = OBJ_CAST(struct subscription, arg, SUBSCRIPTION_MAGIC);
+	bool away = error->unreachable || error->code == GRPC_UNAVAILABLE;
+	(void)k;
+	s->consumer = NULL;
+	s->active = s->finished = s->held = false;
+	drop_waiting(s);
+	if (s->ending) {
+		subscription_settle(s);
+		return;
+	}
+	if (error->code == GRPC_CANCELLED)
+		return; /* the client goes */
+	if (!away)
+		log_warn("event log not consumed", LOG_SPAN("service", s->service->name),
+			 LOG_SPAN("event_log", s->source->name), LOG_STR("group", s->group),
+			 LOG_STR("code", grpc_code_name(error->code)), LOG_SPAN("error", error->text));
+	loop_timer_set(s->again, away ? AGAIN_MS : REFUSED_AGAIN_MS);
+}
+
+static const struct client_consumer_ops consumer_ops = {
+	.on_active = consumer_on_active, .on_record = consumer_on_record, .on_done = consumer_on_done};
+
+/* Not while deliveries of the consumer before are under way: they would be overtaken by themselves. */
+static void consume(void *arg)
+{
+	struct subscription *s = OBJ_CAST(struct subscription, arg, SUBSCRIPTION_MAGIC);
+	if (s->ending || s->consumer)
+		return;
+	if (s->running) {
+		loop_timer_set(s->again, AGAIN_MS);
+		return;
+	}
+	s->consumer = client_consume(
+		s->eventing->config.journal,
+		&(struct client_consume){.group = span_str(s->group), .category = span_str(s->category)},
+		&consumer_ops, s);
+}
+
+/* --- subscriptions --------------------------------------------------------------------------------------------- */
+
+static void free_tries(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	mem_free(value);
+}
+
+static void subscription_free(struct subscription *s)
+{
+	must(!s->consumer && !s->running && list_empty(&s->lanes));
+	list_remove(&s->node);
+	loop_timer_free(s->again);
+	map_each(&s->failed, free_tries, NULL);
+	map_release(&s->failed);
+	map_release(&s->by_stream);
+	spec_unref(s->spec);
+	mem_free(s->group);
+	mem_free(s->category);
+	s->magic = 0;
+	mem_free(s);
+}
+
+/* One that is to end goes on to its end, as soon as nothing is under way: what was done is acknowledged first. */
+static void subscription_settle(struct subscription *s)
+{
+	struct eventing *e = s->eventing;
+	if (!s->ending || s->running)
+		return;
+	if (s->consumer) {
+		if (!s->active)
+			client_consumer_cancel(s->consumer);
+		else if (!s->finished)
+			client_consumer_finish(s->consumer);
+		s->finished = true;
+		return;
+	}
+	subscription_free(s);
+	if (e->draining && list_empty(&e->subscriptions) && e->drained) {
+		void (*done)(void *arg) = e->drained;
+		e->drained = NULL;
+		done(e->drained_arg);
+	}
+}
+
+static void end_all(struct eventing *e)
+{
+	struct list_node *n = list_first(&e->subscriptions);
+	while (n) {
+		struct subscription *s = CONTAINER_OF(n, struct subscription, node);
+		n = list_next(&e->subscriptions, n);
+		if (s->ending)
+			continue;
+		s->ending = true;
+		drop_waiting(s);
+		subscription_settle(s);
+	}
+}
+
+static void subscribe(struct eventing *e, struct spec *spec, const struct spec_method *method)
+{
+	struct subscription *s = mem_xalloc(sizeof *s);
+	struct span ns = e->config.name_space, source = method->source.name, group = method->source.group;
+	s->magic = SUBSCRIPTION_MAGIC;
+	s->eventing = e;
+	s->spec = spec_ref(spec);
+	s->service = method->service;
+	s->source = &method->source;
+	s->stats = router_stats_of(e->config.router, method->service->name);
+	s->category = mem_xprintf("%.*s%.*s", SPAN_ARG(ns), SPAN_ARG(source));
+	s->group = mem_xprintf("%.*s%.*s|%.*s", SPAN_ARG(ns), SPAN_ARG(group), SPAN_ARG(source));
+	s->again = loop_timer_new(e->config.loop, consume, s);
+	list_init(&s->lanes);
+	map_init(&s->by_stream);
+	map_init(&s->failed);
+	list_push_back(&e->subscriptions, &s->node);
+	consume(s);
+}
+
+/* A spec has come into force: the methods of the one before are not called by events any more. */
+static void take_over(void *arg, struct spec *spec)
+{
+	struct eventing *e = OBJ_CAST(struct eventing, arg, EVENTING_MAGIC);
+	end_all(e);
+	if (e->draining)
+		return;
+	for (size_t i = 0; i < spec->service_count; i++) {
+		const struct spec_service *service = &spec->services[i];
+		for (size_t k = 0; k < service->method_count; k++) {
+			const struct spec_method *m = &service->methods[k];
+			if (m->source.kind == SPEC_SOURCE_EVENT_LOG && spec_source_is_first(m))
+				subscribe(e, spec, m);
+		}
+	}
+}
+
+struct eventing *eventing_new(const struct eventing_config *config)
+{
+	struct eventing *e = mem_xalloc(sizeof *e);
+	e->magic = EVENTING_MAGIC;
+	e->config = *config;
+	list_init(&e->subscriptions);
+	router_watch(config->router, take_over, e);
+	return e;
+}
+
+void eventing_drain(struct eventing *e, void (*done)(void *arg), void *arg)
+{
+	must(e->magic == EVENTING_MAGIC && !e->draining);
+	e->draining = true;
+	if (list_empty(&e->subscriptions)) {
+		done(arg);
+		return;
+	}
+	e->drained = done;
+	e->drained_arg = arg;
+	end_all(e);
+}
+
+void eventing_free(struct eventing *e)
+{
+	struct list_node *n;
+	if (!e)
+		return;
+	must(e->magic == EVENTING_MAGIC);
+	while ((n = list_first(&e->subscriptions)))
+		subscription_free(CONTAINER_OF(n, struct subscription, node));
+	e->magic = 0;
+	mem_free(e);
+}

@@ -1,0 +1,42 @@
+/* Event logs: the events of entities, handed to the methods of the function that ask for them by the option
+ * (cloudstate.eventing).in.event_log (contract, section 8). Topics are not run here.
+ *
+ *	struct eventing *e = eventing_new(&config);	// follows the router's spec from now on
+ *	eventing_drain(e, done, arg);			// no more deliveries; those under way end first
+ *	eventing_free(e);				// after the journal's client
+ *
+ * Each source of a service is one subscription: a consumer of a durable group of the journal (journal/
+ * client_group.h), of which one is active across all proxies. Of one entity's events one is delivered at a time,
+ * in order; other entities' go on. An event is acknowledged when its method has answered, forwards and effects
+ * included; one that fails is given back and comes again after a delay, its entity's later ones behind it:
+ *
+ *	             ┌─────────────── none of its entity is under way ───────────────┐
+ *	arrives ──▶ waits ──▶ under way ──OK──▶ acknowledged                        the next one
+ *	                          └─failed──▶ given back, with all that wait behind it
+ *
+ * One thread, the proxy's loop. Private to src/proxy. */
+#ifndef CAIRN_PROXY_EVENTING_H
+#define CAIRN_PROXY_EVENTING_H
+
+#include "base/clock.h"
+#include "journal/client.h"
+#include "proxy/router_core.h"
+
+struct eventing;
+struct eventing_config {
+	struct loop *loop;
+	const struct clock *clock;
+	struct client *journal;
+	struct router *router;
+	struct span name_space; /* "" or "NS/": before logs' and groups' names */
+	int64_t retry_ms;	/* after a first failed delivery; doubles up to ten times as much */
+	bool failure_is_done;	/* a Failure of the function counts as an answer */
+};
+
+struct eventing *eventing_new(const struct eventing_config *config);
+/* done(arg) when nothing is under way any more and the groups are left, maybe at once. */
+void eventing_drain(struct eventing *e, void (*done)(void *arg), void *arg);
+/* When no delivery is under way. NULL is fine. */
+void eventing_free(struct eventing *e);
+
+#endif
