@@ -46,6 +46,24 @@ def test_fraud_scores_over_http_and_streamed(lab):
     assert list(watch(iter(payments), timeout=harness.PATIENCE)) == [b"", b"\x08\x1e\x12\x0bnot at home"]
 
 
+def test_an_accounts_events_feed_the_action_and_raise_alerts(lab):
+    function, journal, proxy = start(lab, "fraud-score", "fraud.py")
+
+    def alerts():
+        return json.loads(harness.http_request(proxy.port, "GET", "/accounts/ada/alerts").body)["alerts"]
+    for cents in (100, 200000, 5):
+        assert post(proxy, "/accounts/ada/payments", cents=cents) == (200, "{}")
+    raised = eventually(alerts, "an alert is raised")
+    assert [(a["payment"]["cents"], a["verdict"]["score"]) for a in raised] == [("200000", 50)]
+    for process in (proxy, function, journal):
+        process.kill()
+    for process in (journal, function, proxy):
+        process.start()
+        process.ready()
+    assert post(proxy, "/accounts/ada/payments", cents=300000) == (200, "{}")
+    eventually(lambda: len(alerts()) == 2, "the next payment's alert is raised, and none twice")
+
+
 class Guest:
     """Somebody in a room, by his stream of news."""
 
