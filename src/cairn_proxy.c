@@ -21,7 +21,7 @@
 
 struct conf {
 	const char *host, *function_host, *journal, *name_space, *metrics_host, *protocol_check,
-		*event_failure, *log_level, *log_format;
+		*event_failure, *cors_origins, *log_level, *log_format;
 	int64_t port, function_port, metrics_port, management_port;
 	int64_t passivation_timeout, command_timeout, load_timeout, append_timeout, close_grace,
 		drain_timeout, event_retry, session_ttl;
@@ -104,6 +104,12 @@ static const struct setting rows[] = {
 	 .fallback = "strict",
 	 .choices = "strict|off",
 	 .help = "off: takes functions that announce another protocol version."},
+	{.name = "cors-origins",
+	 .type = SETTING_STRING,
+	 .offset = AT(cors_origins),
+	 .fallback = "",
+	 .value_name = "ORIGINS",
+	 .help = "Origins whose pages may call by gRPC-Web, with commas between; *: any; empty: none."},
 	{.name = "metrics-host",
 	 .type = SETTING_STRING,
 	 .offset = AT(metrics_host),
@@ -307,6 +313,7 @@ static struct proxy *make_proxy(struct app *app, char *addresses[4])
 						.management = addresses[3],
 						.journal = c->journal,
 						.name_space = c->name_space,
+						.cors_origins = c->cors_origins,
 						.check_protocol = strcmp(c->protocol_check, "strict") == 0,
 						.passivation_ms = c->passivation_timeout,
 						.command_timeout_ms = c->command_timeout,

@@ -351,7 +351,7 @@ static enum cli_exit dev_run(struct dev *dev, char *const function_argv[])
 	const char *const function_env[] = {"HOST=127.0.0.1", port, "PYTHONUNBUFFERED=1", NULL};
 	const char *const proxy_env[] = {http_port,  user_port, "USER_FUNCTION_HOST=127.0.0.1",
 					 management, metrics,   "METRICS_HOST=127.0.0.1",
-					 journal,    NULL};
+					 journal,    "CAIRN_CORS_ORIGINS=*", NULL};
 	dev->supervisor = supervisor_new(&ops, dev);
 	dev->journal =
 		supervisor_add(dev->supervisor, &(struct child_spec){"journal", cairnd_argv, NULL, 10000});

@@ -1,6 +1,7 @@
 #include <config.h>
 
 #include "grpc/wire.h"
+#include "grpc/header_text.h"
 
 #include <stdio.h>
 
@@ -105,6 +106,16 @@ enum grpc_code wire_code_of_reset(uint32_t http2_error)
 	case 12: return GRPC_PERMISSION_DENIED; /* INADEQUATE_SECURITY */
 	default: return GRPC_INTERNAL;
 	}
+}
+
+int64_t grpc_timeout_parse(struct span text)
+{
+	return wire_timeout_parse(text);
+}
+
+struct span grpc_message_encode(struct span text, size_t max_bytes, struct arena *a)
+{
+	return wire_message_encode(text, max_bytes, a);
 }
 
 bool wire_is_grpc(struct span content_type)

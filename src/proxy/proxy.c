@@ -14,6 +14,7 @@
 #include "proxy/examples.h"
 #include "proxy/front.h"
 #include "proxy/function.h"
+#include "proxy/grpc_web.h"
 #include "proxy/http_front.h"
 #include "proxy/management.h"
 #include "proxy/router_core.h"
@@ -39,6 +40,7 @@ struct proxy {
 	struct grpc_server *server, *metrics, *management;
 	struct front *front;
 	struct http_front *http;
+	struct grpc_web *web;
 	struct management managed;
 	bool bound;
 
@@ -186,7 +188,7 @@ static void report(void *arg, struct span text)
 static void handle_http(struct http_exchange *x, const struct http_request *request, void *arg)
 {
 	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
-	if (!management_probe(x, request))
+	if (!management_probe(x, request) && !grpc_web_handle(p->web, x, request))
 		http_front_handle(x, request, p->http);
 }
 
@@ -256,6 +258,7 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 	p->server = grpc_server_new(&front, &p->loop, 1);
 	p->front = front_new(p->server, p->router);
 	p->http = http_front_new(p->router, LIMIT_EVENTS_SILENCE_MS);
+	p->web = grpc_web_new(p->router, config->cors_origins);
 	grpc_server_set_http(p->server, handle_http, p);
 	p->managed = (struct management){.ready = is_ready, .stats = get_stats, .arg = p};
 	return p;
@@ -374,6 +377,7 @@ void proxy_free(struct proxy *p)
 		grpc_server_free(p->metrics);
 	front_free(p->front);
 	http_front_free(p->http);
+	grpc_web_free(p->web);
 	client_free(p->journal);
 	eventing_free(p->eventing);
 	function_free(p->function);

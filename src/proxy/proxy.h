@@ -27,6 +27,7 @@ struct proxy_config {
 	const char *name_space; /* before every journal stream, with a '/' between; NULL or "": none */
 	const char *metrics;    /* ":9090"; NULL: no metrics are served */
 	const char *management; /* ":8558"; NULL: no management port */
+	const char *cors_origins; /* of pages that may call by gRPC-Web, with commas; "*": any; NULL or "": none */
 	bool check_protocol;    /* refuse functions of another protocol version */
 	int64_t passivation_ms, command_timeout_ms, load_timeout_ms, append_timeout_ms, close_grace_ms;
 	int64_t event_retry_ms; /* after a first failed delivery of a log's event */
