@@ -192,7 +192,9 @@ void command_finish_answer(struct command *c)
 	bool more = c->answer.more;
 	arena_release(&c->answer.arena);
 	c->answered = false;
-	if (!more && !c->over)
+	if (more)
+		command_expect_next(c);
+	else if (!c->over)
 		command_set_outcome(c, &(struct outcome){.code = GRPC_OK});
 }
 
@@ -319,6 +321,7 @@ static bool work(struct command *c)
 
 static void take(struct command *c, const struct entity_answer *answer)
 {
+	list_remove(&c->deadline);
 	c->answer = *answer;
 	c->answered = true;
 	c->effect_next = 0;

@@ -71,6 +71,8 @@ struct command *command_new(struct router *r, const struct spec_method *method, 
 			    const struct metadata *metadata, const struct reply_sink *sink, void *sink_arg);
 void command_begin(struct command *c);
 int64_t command_deadline_left_ms(const struct command *c); /* the client's; < 0: none */
+/* The function's time for its next answer begins: of a command that no client can end. */
+void command_expect_next(struct command *c);
 void command_set_outcome(struct command *c, const struct outcome *outcome); /* behind what waits */
 void command_end_later(struct command *c, const struct outcome *outcome);   /* outside of this call */
 void command_go_on_later(struct command *c);

@@ -77,8 +77,8 @@ struct event {
 struct tries {
 	uint64_t position; /* how often this one has failed: */
 	unsigned count;
-	uint64_t expected;     /* comes next, if not an earlier one; later ones were sent before the journal knew */
-	const void *expecting; /* of this consumer; NULL: it has come */
+	bool expecting;	   /* that it comes again: what comes before this one does was sent before the journal knew */
+	uint64_t expected; /* that, or a later one */
 };
 
 static void run_next(struct lane *lane);
@@ -191,7 +191,7 @@ static struct tries *count_failure(struct subscription *s, const struct event *e
 		*t = (struct tries){.position = e->position};
 	t->count++;
 	t->expected = e->position;
-	t->expecting = s->consumer;
+	t->expecting = true;
 	return t;
 }
 
@@ -200,10 +200,10 @@ static struct tries *count_failure(struct subscription *s, const struct event *e
 static bool is_early(struct subscription *s, const struct record_view *record)
 {
 	struct tries *t = map_get(&s->failed, record->stream);
-	if (!t || !t->expecting || t->expecting != s->consumer)
+	if (!t || !t->expecting)
 		return false;
 	if (record->position <= t->expected) {
-		t->expecting = NULL;
+		t->expecting = false;
 		return false;
 	}
 	t->expected = record->position;
@@ -242,6 +242,20 @@ static void give_back(struct event *e, const struct outcome *outcome)
 static void forget_failure(struct subscription *s, struct span stream)
 {
 	mem_free(map_remove(&s->failed, stream));
+}
+
+static void free_tries(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	mem_free(value);
+}
+
+static void forget_failures(struct subscription *s)
+{
+	map_each(&s->failed, free_tries, NULL);
+	map_release(&s->failed);
+	map_init(&s->failed);
 }
 
 /* --- one delivery ------------------------------------------------------------------------------------------ */
@@ -384,6 +398,7 @@ static void consumer_on_done(struct client_consumer *k, const struct client_erro
 	s->consumer = NULL;
 	s->active = s->finished = s->held = false;
 	drop_waiting(s);
+	forget_failures(s); /* the next consumer is sent everything in its order */
 	if (s->ending) {
 		subscription_settle(s);
 		return;
@@ -418,20 +433,12 @@ static void consume(void *arg)
 
 /* --- subscriptions --------------------------------------------------------------------------------------------- */
 
-static void free_tries(struct span key, void *value, void *arg)
-{
-	(void)key;
-	(void)arg;
-	mem_free(value);
-}
-
 static void subscription_free(struct subscription *s)
 {
 	must(!s->consumer && !s->running && list_empty(&s->lanes));
 	list_remove(&s->node);
 	loop_timer_free(s->again);
-	map_each(&s->failed, free_tries, NULL);
-	map_release(&s->failed);
+	forget_failures(s);
 	map_release(&s->by_stream);
 	spec_unref(s->spec);
 	mem_free(s->group);
@@ -446,14 +453,15 @@ static void subscription_settle(struct subscription *s)
 	struct eventing *e = s->eventing;
 	if (!s->ending || s->running)
 		return;
-	if (s->consumer) {
-		if (!s->active)
-			client_consumer_cancel(s->consumer);
-		else if (!s->finished)
-			client_consumer_finish(s->consumer);
+	if (s->consumer && !s->finished) {
 		s->finished = true;
-		return;
+		if (s->active)
+			client_consumer_finish(s->consumer);
+		else
+			client_consumer_cancel(s->consumer);
 	}
+	if (s->consumer)
+		return;
 	subscription_free(s);
 	if (e->draining && list_empty(&e->subscriptions) && e->drained) {
 		void (*done)(void *arg) = e->drained;

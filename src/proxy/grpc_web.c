@@ -2,20 +2,16 @@
 
 #include "proxy/grpc_web.h"
 
-#include <stdio.h>
-#include <strings.h>
-
-#include "base/endian.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
-#include "base/text.h"
 #include "grpc/header_text.h"
+#include "proxy/grpc_web_frame.h"
 #include "proxy/headers.h"
+#include "proxy/http_body.h"
 
 #define CALL_MAGIC 0x57656243u
-#define FRAME_HEADER_BYTES 5
-#define FRAME_TRAILERS 0x80
 /* "-text" is four bytes for three. */
 #define BODY_MAX_BYTES (LIMIT_HTTP_BODY_BYTES / 3 * 4 + 64 * KIB)
 #define WEB_TYPE "application/grpc-web"
@@ -112,19 +108,13 @@ static void answer_preflight(struct http_exchange *x, const struct http_request 
 /* Without memory for it the answer is broken off, which is an error for every client. True: more is welcome. */
 static bool write_frame(struct web_call *call, uint8_t flags, struct span bytes)
 {
-	struct buf frame, text;
-	uint8_t header[FRAME_HEADER_BYTES] = {flags};
+	struct buf frame;
 	bool room = true;
-	buf_init(&frame, SIZE_MAX / 4);
-	buf_init(&text, SIZE_MAX / 2);
-	must(bytes.n <= UINT32_MAX);
-	put_be32(header + 1, (uint32_t)bytes.n);
-	if (buf_append(&frame, header, sizeof header) || buf_append_span(&frame, bytes) ||
-	    (call->text_out && base64_encode(&text, buf_span(&frame), true)))
+	buf_init(&frame, SIZE_MAX / 2); /* what it holds has passed the limits of a front or of the function */
+	if (grpc_web_put_frame(&frame, flags, bytes, call->text_out))
 		http_reset(call->x);
 	else
-		room = http_write(call->x, call->text_out ? buf_span(&text) : buf_span(&frame));
-	buf_release(&text);
+		room = http_write(call->x, buf_span(&frame));
 	buf_release(&frame);
 	return room;
 }
@@ -135,8 +125,11 @@ static void start(struct web_call *call, const struct metadata *metadata)
 	if (call->started)
 		return;
 	call->started = true;
-	if (metadata && headers_from_metadata(metadata, HEADERS_HTTP, &call->arena, &own))
-		own.n = 0; /* more than headers can hold */
+	if (metadata && headers_from_metadata(metadata, HEADERS_HTTP, &call->arena, &own)) {
+		log_warn("a reply's metadata is dropped: too large for headers",
+			 LOG_SPAN("path", call->method->pb->full_name), LOG_U64("entries", metadata->n));
+		own.n = 0;
+	}
 	size_t n = 1 + call->cors.n;
 	struct header first[4] = {{SPAN("content-type"), call->content_type}};
 	must(n <= ARRAY_LEN(first));
@@ -170,7 +163,7 @@ static void finish(struct web_call *call, enum grpc_code code, struct span messa
 	if (err) {
 		http_reset(call->x);
 	} else {
-		write_frame(call, FRAME_TRAILERS, buf_span(&trailers));
+		write_frame(call, GRPC_WEB_TRAILERS, buf_span(&trailers));
 		http_end(call->x);
 	}
 	buf_release(&trailers);
@@ -219,47 +212,13 @@ static void on_deadline(void *arg)
 
 /* --- the request ------------------------------------------------------------------------------------------- */
 
-/* Base64 in pieces, each padded by itself. */
-static enum err_code decode_text(struct span text, struct buf *out)
-{
-	while (text.n) {
-		size_t n = span_find(text, '=');
-		while (n < text.n && text.p[n] == '=')
-			n++;
-		enum err_code code = n % 4 ? ERR_INVALID : base64_decode(out, span_first(text, n));
-		if (code)
-			return code;
-		text = span_skip(text, n);
-	}
-	return ERR_OK;
-}
-
-/* The next message of the body; false: none, and *ret_code says why if that is wrong. */
-static bool next_message(struct span *body, struct span *ret, enum grpc_code *ret_code)
-{
-	*ret_code = GRPC_OK;
-	if (!body->n)
-		return false;
-	if (body->n < FRAME_HEADER_BYTES || get_be32(body->p + 1) > body->n - FRAME_HEADER_BYTES) {
-		*ret_code = GRPC_INVALID_ARGUMENT;
-		return false;
-	}
-	if (body->p[0] != 0) { /* compressed, or what only servers send */
-		*ret_code = GRPC_UNIMPLEMENTED;
-		return false;
-	}
-	*ret = span_of(body->p + FRAME_HEADER_BYTES, get_be32(body->p + 1));
-	*body = span_skip(*body, FRAME_HEADER_BYTES + ret->n);
-	return true;
-}
-
 /* Is the body messages, and as many as the method takes? Otherwise the call is answered. */
 static bool check_body(struct web_call *call, struct span body)
 {
 	enum grpc_code code;
 	struct span message;
 	size_t count = 0;
-	while (next_message(&body, &message, &code))
+	while (grpc_web_next_message(&body, &message, &code))
 		count++;
 	if (code == GRPC_UNIMPLEMENTED)
 		refuse(call, code, "a message with flags: this server takes none that are compressed");
@@ -280,22 +239,16 @@ static void run(struct web_call *call, struct span body)
 	if (!check_body(call, body))
 		return;
 	if (!call->method->pb->client_streaming) {
-		next_message(&body, &message, &code);
+		grpc_web_next_message(&body, &message, &code);
 		request.payload = message;
 	}
 	call->state = CALL_RUNNING;
 	call->command = router_open(call->web->router, &request, &sink, call);
 	if (!call->method->pb->client_streaming)
 		return;
-	while (next_message(&body, &message, &code))
+	while (grpc_web_next_message(&body, &message, &code))
 		command_send(call->command, message);
 	command_half_close(call->command);
-}
-
-static void drop_body(struct web_call *call)
-{
-	buf_release(&call->body);
-	http_charge(call->x, 0);
 }
 
 static void call_on_body(struct http_exchange *x, struct span piece, void *arg)
@@ -304,12 +257,11 @@ static void call_on_body(struct http_exchange *x, struct span piece, void *arg)
 	(void)x;
 	if (call->state != CALL_BODY)
 		return;
-	if (buf_append_span(&call->body, piece))
-		refuse(call, GRPC_RESOURCE_EXHAUSTED, "the request's body is too large");
-	else if (!http_charge(call->x, call->body.cap_bytes))
-		refuse(call, GRPC_RESOURCE_EXHAUSTED, "too many unfinished requests on this connection");
-	if (call->state == CALL_ANSWERED)
-		drop_body(call);
+	enum err_code code = http_body_take(call->x, &call->body, piece);
+	if (code)
+		refuse(call, GRPC_RESOURCE_EXHAUSTED,
+		       code == ERR_UNAVAILABLE ? "too many unfinished requests on this connection"
+					       : "the request's body is too large");
 }
 
 static void call_on_body_end(struct http_exchange *x, void *arg)
@@ -322,12 +274,12 @@ static void call_on_body_end(struct http_exchange *x, void *arg)
 	buf_init(&decoded, BODY_MAX_BYTES);
 	if (!call->text_in)
 		run(call, buf_span(&call->body));
-	else if (decode_text(buf_span(&call->body), &decoded))
+	else if (grpc_web_decode_text(buf_span(&call->body), &decoded))
 		refuse(call, GRPC_INVALID_ARGUMENT, "the request's body is no base64");
 	else
 		run(call, buf_span(&decoded));
 	buf_release(&decoded);
-	drop_body(call);
+	http_body_drop(call->x, &call->body);
 }
 
 static void call_on_writable(struct http_exchange *x, void *arg)

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "proxy/headers.h"
 #include "proxy/http_binding.h"
+#include "proxy/http_body.h"
 #include "proxy/http_stream.h"
 #include "proxy/transcode.h"
 
@@ -204,28 +205,21 @@ static const struct reply_sink call_sink = {.on_reply = call_on_reply, .on_end =
 /* --- the request ------------------------------------------------------------------------------------------
  */
 
-static void call_drop_body(struct http_call *call)
-{
-	buf_release(&call->body);
-	http_charge(call->x, 0);
-}
-
 static void call_on_body(struct http_exchange *x, struct span piece, void *arg)
 {
 	struct http_call *call = OBJ_CAST(struct http_call, arg, CALL_MAGIC);
 	(void)x;
 	if (call->state != CALL_BODY)
 		return;
-	if (buf_append_span(&call->body, piece)) {
+	enum err_code code = http_body_take(call->x, &call->body, piece);
+	if (code == ERR_UNAVAILABLE) {
+		call_answer_error(call, 503, SPAN("too many unfinished requests on this connection"));
+	} else if (code) {
 		char text[128];
 		snprintf(text, sizeof(text), "the request's body is larger than %zu bytes",
 			 LIMIT_HTTP_BODY_BYTES);
 		call_answer_error(call, 413, span_str(text));
-	} else if (!http_charge(call->x, call->body.cap_bytes)) {
-		call_answer_error(call, 503, SPAN("too many unfinished requests on this connection"));
 	}
-	if (call->state == CALL_ANSWERED)
-		call_drop_body(call);
 }
 
 static int status_of_request_error(enum err_code code)
@@ -259,7 +253,7 @@ static void call_on_body_end(struct http_exchange *x, void *arg)
 					    buf_span(&payload), &call->metadata, &call_sink, call);
 	}
 	buf_release(&payload);
-	call_drop_body(call);
+	http_body_drop(call->x, &call->body);
 	arena_release(&work);
 }
 

@@ -227,6 +227,12 @@ static void set_due(struct command *c)
 	arm_timer(c->router);
 }
 
+void command_expect_next(struct command *c)
+{
+	if (!c->asked)
+		set_due(c);
+}
+
 /* A call to an action that streams lasts as long as its client wants; one whose client only sends streams
  * is due when he has sent all. An effect or an event has no client: it is always due. */
 static bool is_due(const struct command *c)

@@ -2,8 +2,6 @@
 
 import queue
 
-from google.protobuf import descriptor_pb2
-
 import protos
 from entity import Action, Entity, Value
 from recorder import ACTION, PATIENCE
@@ -20,24 +18,9 @@ TYPES = {VALUE: "cloudstate.valueentity.ValueEntity", VALUE_TWO: "cloudstate.val
 IDS = {VALUE: "value", VALUE_TWO: "value-two", EVENTS: "events", ACT: "", ACT_TWO: ""}
 
 
-def files():
-    found = []
-
-    def add(file):
-        for dependency in file.dependencies:
-            add(dependency)
-        if file not in found:
-            found.append(file)
-    add(pb.DESCRIPTOR)
-    result = descriptor_pb2.FileDescriptorSet()
-    for file in found:
-        result.file.add().ParseFromString(file.serialized_pb)
-    return result
-
-
 def spec(passivate_ms=0, types=None, ids=None):
     it = protos.cloudstate.EntitySpec(
-        proto=files().SerializeToString(),
+        proto=protos.descriptors(pb).SerializeToString(),
         service_info=protos.cloudstate.ServiceInfo(service_name="kinds", protocol_minor_version=2))
     for service, kind in {**TYPES, **(types or {})}.items():
         entity = it.entities.add(entity_type=kind, service_name=service,

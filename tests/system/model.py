@@ -1,7 +1,5 @@
 """The function that tests play: its services (data/model.proto), its spec, and ways to spoil it."""
 
-from google.protobuf import descriptor_pb2
-
 import protos
 
 pb = protos.data("model")
@@ -12,18 +10,7 @@ EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
 
 def files():
     """The descriptors of the model and of all it imports; users first, since proxies must not care."""
-    found = []
-
-    def add(file):
-        if file not in found:
-            found.append(file)
-            for dependency in file.dependencies:
-                add(dependency)
-    add(pb.DESCRIPTOR)
-    result = descriptor_pb2.FileDescriptorSet()
-    for file in found:
-        result.file.add().ParseFromString(file.serialized_pb)
-    return result
+    return protos.descriptors(pb, users_first=True)
 
 
 def spec(persistence_ids=None, passivate_ms=0, change=None, change_files=None):

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 
+from google.protobuf import descriptor_pb2
+
 SOURCE = pathlib.Path(os.environ.get("CAIRN_SRCDIR", pathlib.Path(__file__).resolve().parents[2]))
 PROTO = SOURCE / "proto"
 HERE = pathlib.Path(__file__).resolve().parent
@@ -63,6 +65,22 @@ eventing = importlib.import_module("cloudstate.eventing_pb2")
 http = importlib.import_module("google.api.http_pb2")
 annotations = importlib.import_module("google.api.annotations_pb2")
 httpbody = importlib.import_module("google.api.httpbody_pb2")
+
+
+def descriptors(module, users_first=False):
+    """A FileDescriptorSet of what a module was made from and all that it imports."""
+    found = []
+
+    def add(file):
+        for dependency in file.dependencies:
+            add(dependency)
+        if file not in found:
+            found.append(file)
+    add(module.DESCRIPTOR)
+    result = descriptor_pb2.FileDescriptorSet()
+    for file in reversed(found) if users_first else found:
+        result.file.add().ParseFromString(file.serialized_pb)
+    return result
 
 
 def data(name):

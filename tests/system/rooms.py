@@ -1,7 +1,5 @@
 """CRDTs of the service cairn.rooms.Room, whose function the test plays, behind a proxy or several on one journal."""
 
-from google.protobuf import descriptor_pb2
-
 import harness
 import protos
 from crdt import Crdt
@@ -12,19 +10,8 @@ ROOM = "cairn.rooms.Room"
 
 
 def spec(passivate_ms=0):
-    files = descriptor_pb2.FileDescriptorSet()
-    found = []
-
-    def add(file):
-        for dependency in file.dependencies:
-            add(dependency)
-        if file not in found:
-            found.append(file)
-    add(pb.DESCRIPTOR)
-    for file in found:
-        files.file.add().ParseFromString(file.serialized_pb)
     it = protos.cloudstate.EntitySpec(
-        proto=files.SerializeToString(),
+        proto=protos.descriptors(pb).SerializeToString(),
         service_info=protos.cloudstate.ServiceInfo(service_name="rooms", protocol_minor_version=2))
     entity = it.entities.add(entity_type="cloudstate.crdt.Crdt", service_name=ROOM, persistence_id="room")
     if passivate_ms:

@@ -5,7 +5,7 @@ import re
 import uuid
 
 import pytest
-from google.protobuf import any_pb2, descriptor_pb2
+from google.protobuf import any_pb2, empty_pb2
 
 import harness
 import protos
@@ -20,26 +20,12 @@ LISTENER, KEEPER = "cairn.logs.Listener", "cairn.logs.Keeper"
 SOON = ("--event-retry=50ms",)
 
 
-def descriptors(change=None):
-    found = []
-
-    def add(file):
-        for dependency in file.dependencies:
-            add(dependency)
-        if file not in found:
-            found.append(file)
-    add(pb.DESCRIPTOR)
-    result = descriptor_pb2.FileDescriptorSet()
-    for file in found:
-        result.file.add().ParseFromString(file.serialized_pb)
-    if change:
-        change([f for f in result.file if f.name == "logs.proto"][0])
-    return result
-
-
 def spec(change=None):
+    files = protos.descriptors(pb)
+    if change:
+        change([f for f in files.file if f.name == "logs.proto"][0])
     it = protos.cloudstate.EntitySpec(
-        proto=descriptors(change).SerializeToString(),
+        proto=files.SerializeToString(),
         service_info=protos.cloudstate.ServiceInfo(service_name="logs", protocol_minor_version=2))
     it.entities.add(entity_type="cloudstate.action.ActionProtocol", service_name=LISTENER)
     it.entities.add(entity_type="cloudstate.eventsourced.EventSourced", service_name=KEEPER,
@@ -201,15 +187,18 @@ def test_a_failure_can_count_as_an_answer(lab):
     logs.done(2)
 
 
-def test_no_answer_in_time_is_a_failed_delivery(lab):
+def test_no_answer_or_no_next_one_in_time_is_a_failed_delivery(lab):
     logs = Logs(lab, options=SOON + ("--command-timeout=200ms",))
     logs.emit("source|a", pb.EventOut(text="silence"))
     first = logs.called("handleStreamedOut")
     logs.rec.forgive(lambda r: r.stream == first.number)
     again = logs.called("handleStreamedOut")
-    logs.rec.forgive(lambda r: r.stream in (first.number, again.number))
-    logs.answer(again)
+    again.send(logs.act.reply(pb.Response(message="and then nothing")).message)
+    once_more = logs.called("handleStreamedOut")
+    logs.rec.forgive(lambda r: r.stream in (first.number, again.number, once_more.number))
+    logs.answer(once_more)
     logs.done(1)
+    assert logs.metric("cairn_proxy_event_failures_total") == 2
 
 
 def test_an_event_that_no_method_takes_is_named_and_never_passed_over(logs):
@@ -384,7 +373,6 @@ def test_the_go_sdks_event_logs(lab):
     channel = harness.channel_to(proxy.port)
 
     def call(path, request):
-        from google.protobuf import empty_pb2
         return channel.unary_unary("/" + package + path, type(request).SerializeToString,
                                    empty_pb2.Empty.FromString)(request, timeout=PATIENCE)
 

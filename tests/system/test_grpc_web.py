@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import http.client
+import subprocess
 
 import pytest
 
@@ -83,6 +84,20 @@ def test_a_unary_call(page, proto):
     assert (answer.status, answer.headers["content-type"]) == (200, BINARY + proto)
     assert messages(answer) == ([response("done")], {"grpc-status": "0"})
     page.stage.quiet()
+
+
+def test_a_unary_call_over_http2(page, tmp_path):
+    body, head = tmp_path / "body", tmp_path / "head"
+    body.write_bytes(frame(request("a")))
+    answer = page.threads.submit(
+        subprocess.run, ["curl", "-sS", "--http2-prior-knowledge", "--max-time", "30", "-D", head, "-H",
+                         "content-type: " + BINARY, "--data-binary", "@%s" % body,
+                         "http://127.0.0.1:%d/%s/Process" % (page.stage.proxy.port, VALUE)],
+        stdout=subprocess.PIPE, check=True)
+    page.answered("a")
+    assert unframe(answer.result().stdout) == [(0, response("done").SerializeToString()),
+                                               (0x80, b"grpc-status: 0\r\n")]
+    assert head.read_text().startswith("HTTP/2 200") and "content-type: " + BINARY in head.read_text()
 
 
 @pytest.mark.parametrize("cut", [3, 4, 8, 1000])
