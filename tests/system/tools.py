@@ -104,6 +104,11 @@ def go_cart():
     return _go_function("cart", "github.com/cloudstateio/go-support/tck/cmd/tck_shoppingcart")
 
 
+def go_tck():
+    """The Go SDK's own test function whole: its fifteen services of every kind in one process."""
+    return _go_function("tck", "github.com/cloudstateio/go-support/tck/cmd/tck_eventsourced")
+
+
 def go_models():
     """The Go SDK's event sourced model services and its cart, see go/main.go."""
     return _go_function("models", ".", HERE / "go" / "main.go")
