@@ -213,8 +213,8 @@ typedef enum err_code storage_read_fn(struct storage_reader *r, const struct sto
 typedef enum err_code storage_snapshot_fn(struct storage_reader *r, struct span stream,
 					  uint64_t at_sequence, uint64_t below_position,
 					  struct buf *out, struct err *err);
-/* Streams whose name begins with prefix, by bytes, from `after` (exclusive; empty: the first) on. Sets
- * *ret_count <= max. */
+/* Streams whose name begins with prefix, by bytes, from `after` (exclusive; empty: the first) on; both are valid
+ * UTF-8. Sets *ret_count <= max. */
 typedef enum err_code storage_list_fn(struct storage_reader *r, struct span prefix, struct span after,
 				      size_t max, struct arena *a, struct storage_stream_info *ret,
 				      size_t *ret_count, struct err *err);

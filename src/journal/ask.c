@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "base/text.h"
 #include "journal/internal.h"
 
 struct ask {
@@ -81,7 +82,8 @@ static void run_one(struct ask *ask, struct storage_reader *reader)
  * the order of names, and are skipped in one step. */
 static void run_list(struct ask *ask, struct storage_reader *reader)
 {
-	static const uint8_t behind_system[] = {'$', 0xff};
+	/* The greatest character there is: no system stream's name has it. */
+	const struct span behind_system = span_str("$\xf4\x8f\xbf\xbf");
 	bool skip_system = !ask->include_system && !record_stream_is_system(ask->name);
 	struct span after = ask->after;
 	struct storage_stream_info *infos = mem_xalloc((ask->max + 1) * sizeof(*infos));
@@ -93,7 +95,7 @@ static void run_list(struct ask *ask, struct storage_reader *reader)
 			break;
 		for (size_t i = 0; i < count; i++) {
 			if (skip_system && record_stream_is_system(infos[i].name)) {
-				after = span_of(behind_system, sizeof(behind_system));
+				after = span_cmp(infos[i].name, behind_system) < 0 ? behind_system : infos[i].name;
 				again = true;
 				break;
 			}
@@ -122,11 +124,13 @@ static void ask_run(struct job *job, struct storage_reader *reader, bool in_time
 }
 
 static enum err_code ask_check(const struct journal *j, const struct journal_cursor *not_before,
-			       struct span name, struct err *err)
+			       const char *what, struct span name, struct err *err)
 {
+	if (!utf8_valid_no_controls(name))
+		return err_set(err, ERR_INVALID, "%s is not valid UTF-8 without control characters", what);
 	if (name.n > LIMIT_STREAM_NAME_BYTES)
-		return err_set(err, ERR_INVALID, "name has %zu bytes: a stream's has 1 to %zu", name.n,
-			       LIMIT_STREAM_NAME_BYTES);
+		return err_set(err, ERR_INVALID, "%s has %zu bytes: a stream's name has 1 to %zu", what,
+			       name.n, LIMIT_STREAM_NAME_BYTES);
 	if (!not_before->incarnation)
 		return ERR_OK;
 	enum err_code code = journal_cursor_check(j, not_before, true, NULL, err);
@@ -152,9 +156,9 @@ enum err_code journal_list_streams(struct journal *j, const struct journal_list 
 {
 	must(mailbox);
 	must(done);
-	enum err_code code = ask_check(j, &list->not_before, list->prefix, err);
+	enum err_code code = ask_check(j, &list->not_before, "prefix", list->prefix, err);
 	if (!code)
-		code = ask_check(j, &list->not_before, list->after, err);
+		code = ask_check(j, &list->not_before, "page_token", list->after, err);
 	if (code)
 		return code;
 	struct ask *ask = mem_xalloc(sizeof(*ask));
@@ -176,7 +180,7 @@ enum err_code journal_stat(struct journal *j, struct span stream, const struct j
 	static const struct journal_cursor none = {.incarnation = 0};
 	if (!not_before)
 		not_before = &none;
-	enum err_code code = ask_check(j, not_before, stream, err);
+	enum err_code code = ask_check(j, not_before, "stream", stream, err);
 	if (!code && stream.n > 0)
 		code = record_check_stream(stream, err);
 	if (code)

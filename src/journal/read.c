@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/must.h"
+#include "base/text.h"
 
 #define READ_MAGIC 0x72656164u
 
@@ -98,6 +99,9 @@ static enum err_code check_source(const struct journal_query *q, struct err *err
 			       q->source == STORAGE_STREAM ? "stream" : "category");
 	if (q->source == STORAGE_STREAM)
 		return record_check_stream(q->name, err);
+	if (!utf8_valid_no_controls(q->name))
+		return err_set(err, ERR_INVALID,
+			       "the category's name is not valid UTF-8 without control characters");
 	if (q->source == STORAGE_CATEGORY && span_find(q->name, '|') < q->name.n)
 		return err_set(
 			err, ERR_INVALID,

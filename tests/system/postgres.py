@@ -3,6 +3,7 @@ process id; and what stands before it, a proxy that cuts connections by the byte
 
 import atexit
 import glob
+import itertools
 import os
 import pathlib
 import shutil
@@ -89,6 +90,39 @@ class Postgres:
         while session.stdout.readline().strip() != "open":
             assert session.poll() is None
         return session
+
+
+class _Shared:
+    """What a Postgres takes of a lab, for one that all tests of this process share."""
+
+    def __init__(self):
+        self.processes = []
+
+
+_shared = None
+_databases = itertools.count(1)
+
+
+def new_database():
+    """The URI of an empty database. All are on one server, which is started with the first of them and ends with
+    this process; for tests that leave the server alone."""
+    global _shared
+    if _shared is None:
+        _shared = Postgres(_Shared())
+        atexit.register(_shared.kill)
+    name = "journal%d" % next(_databases)
+    _shared.sql("CREATE DATABASE %s" % name)
+    return _shared.uri(name)
+
+
+BACKENDS = ["memory", "file", "postgres"]
+
+
+def storage_of(lab, backend):
+    """What --storage says for an empty journal of a test on this backend."""
+    if backend == "postgres":
+        return new_database()
+    return "memory" if backend == "memory" else "file:%s" % (lab.folder / "data")
 
 
 class Cutter:

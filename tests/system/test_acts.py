@@ -1,4 +1,4 @@
-"""Deleting, truncating and erasing by the command line, against a real cairnd on both backends."""
+"""Deleting, truncating and erasing by the command line, against a real cairnd on every backend."""
 
 import json
 import os
@@ -9,11 +9,12 @@ import subprocess
 import pytest
 
 import tools
+from postgres import BACKENDS, storage_of
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=BACKENDS)
 def cairnd(lab, request):
-    return lab.cairnd(storage="memory") if request.param == "memory" else lab.cairnd()
+    return lab.cairnd(storage_of(lab, request.param))
 
 
 class Result:

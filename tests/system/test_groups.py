@@ -5,12 +5,12 @@ import time
 import pytest
 
 from journal_client import Journal, Refused, check_whole, event, pb, rec, to_stream
+from postgres import BACKENDS, storage_of
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=BACKENDS)
 def cairnd(lab, request):
-    storage = "memory" if request.param == "memory" else "file:%s" % (lab.folder / "data")
-    return lab.cairnd(storage=storage)
+    return lab.cairnd(storage_of(lab, request.param))
 
 
 @pytest.fixture

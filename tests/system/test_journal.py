@@ -5,15 +5,15 @@ import uuid
 
 import pytest
 
-from harness import eventually
+from harness import channel_to, eventually, refused
 from journal_client import (Journal, Refused, brief, check_whole, event, exactly, exists, new_id, none, pb,
                             rec, to_stream)
+from postgres import BACKENDS, storage_of
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=BACKENDS)
 def cairnd(lab, request):
-    storage = "memory" if request.param == "memory" else "file:%s" % (lab.folder / "data")
-    return lab.cairnd(storage=storage)
+    return lab.cairnd(storage_of(lab, request.param))
 
 
 @pytest.fixture
@@ -441,7 +441,7 @@ def test_reads_are_bounded_by_time(journal):
 def test_stat(cairnd, journal):
     stat = journal.stat()
     assert stat.head.position == 0 and stat.head.incarnation == 1 and stat.last_commit_time_us == 0
-    assert stat.storage in ("memory", "file") and stat.version
+    assert stat.storage in BACKENDS and stat.version
     assert {"append", "append-stream", "read", "load", "subscribe", "list-streams"} <= set(stat.features)
     limits = {m.name: m.value for m in stat.limits}
     assert limits["record_bytes"] == 3 << 20 and limits["page_items"] == 1000
@@ -472,3 +472,16 @@ def test_streams_are_listed_in_pages(journal):
     assert [s.name for s in journal.list_streams(prefix="$").streams] == ["$schema-x"]
     assert "$schema-x" in [s.name for s in journal.list_streams(include_system=True).streams]
     assert list(journal.list_streams(prefix="zzz").streams) == []
+
+
+@pytest.mark.parametrize("method, field, value, what", [
+    ("ListStreams", 2, b"a\xff", "prefix"), ("ListStreams", 5, b"a\x01", "page_token"),
+    ("ListStreams", 2, b"a" * 501, "prefix"), ("Stat", 2, b"\xff", "stream"), ("Read", 3, b"\xff", "category"),
+    ("Read", 2, b"\xff", "stream")], ids=range(6))
+def test_names_that_cannot_be_are_refused(cairnd, method, field, value, what):
+    """Of no client that makes its requests by the .proto file: bytes that are no text."""
+    kind = channel_to(cairnd.port).unary_stream if method == "Read" else channel_to(cairnd.port).unary_unary
+    length = bytes([len(value)]) if len(value) < 128 else bytes([len(value) & 127 | 128, len(value) >> 7])
+    call = kind("/cairn.journal.v1.Journal/" + method, lambda b: b, lambda b: b)
+    code, text = refused(lambda: list(call(bytes([field << 3 | 2]) + length + value, timeout=10)))
+    assert code == "INVALID_ARGUMENT" and what in text

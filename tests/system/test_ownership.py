@@ -6,12 +6,12 @@ import pytest
 
 from harness import eventually
 from journal_client import Journal, Refused, check_whole, event, exactly, new_id, none, pb, rec, to_stream
+from postgres import BACKENDS, storage_of
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=BACKENDS)
 def cairnd(lab, request):
-    storage = "memory" if request.param == "memory" else "file:%s" % (lab.folder / "data")
-    return lab.cairnd(storage=storage)
+    return lab.cairnd(storage_of(lab, request.param))
 
 
 @pytest.fixture
