@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <time.h>
 
 #include "base/limits.h"
@@ -16,6 +15,8 @@
 #include "base/must.h"
 #include "journal/internal.h"
 #include "journal/retention.h"
+#include "journal/turn.h"
+#include "journal/withhold.h"
 #include "journal/wire.h"
 
 #define PAGE_BYTES (1 * MIB)
@@ -48,13 +49,13 @@ struct compactor {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct request *first, **last_next; /* under lock */
-	bool stopping, woken;		    /* under lock; woken: the mailbox has something */
-	atomic_bool touched;
+	bool stopping;			    /* under lock */
 
-	/* The thread's own. */
-	struct mailbox mailbox;
-	bool answered;
-	struct err append_err;
+	/* The thread's own. Acts that lie below acts_to have been carried out, but for what was left, as too
+	 * young or in the open unit, from todo_from on. */
+	uint64_t acts_to, todo_from;
+	struct await await;
+	struct turn turn;
 };
 
 /* ---- records of a unit, as stored and as given ----------------------------------------------- */
@@ -104,6 +105,7 @@ struct unit_plan {
 	struct storage_unit unit;
 	struct storage_removal *list;
 	size_t n, cap;
+	bool left; /* something that is to go stays for now */
 	size_t removed, erased;
 	uint64_t live_bytes, dead_bytes;
 	struct map streams; /* name -> struct newest */
@@ -114,6 +116,7 @@ struct pass {
 	struct retention_rules *rules;
 	struct wall_time now;
 	uint64_t head;
+	uint64_t todo_from; /* the first unit of which something was left */
 	bool by_itself;
 	struct span actor;
 	struct journal_compacted result;
@@ -181,13 +184,16 @@ static enum err_code fate_of(struct pass *p, struct unit_plan *plan, struct span
 	struct record_view v;
 	struct newest newest;
 	*ret = FATE_STAYS;
-	if (!record_decode_header(stored, &v) || !record_kind_is_content(v.kind))
+	if (!record_decode_header(stored, &v) || !record_kind_is_content(v.kind) || v.position + 1 >= p->head)
 		return ERR_OK;
-	if (v.commit_time.us > p->now.us - p->c->config.min_age_us || v.position + 1 >= p->head)
+	bool hidden = given.n == 0, young = v.commit_time.us > p->now.us - p->c->config.min_age_us;
+	bool erased = !hidden && record_has_body(stored) && !record_has_body(given);
+	if (young) {
+		plan->left = plan->left || hidden || erased;
 		return ERR_OK;
-	bool hidden = given.n == 0;
+	}
 	const struct retention_rule *rule = hidden ? NULL : retention_of(p->rules, v.stream);
-	if (!hidden && record_has_body(stored) && !record_has_body(given))
+	if (erased)
 		*ret = FATE_BODY_GOES;
 	if (!hidden && !rule)
 		return ERR_OK;
@@ -308,30 +314,11 @@ static void pack_record(struct unit_plan *plan, struct buf *ret)
 		if (fits)
 			return;
 		plan->n /= 2;
+		plan->left = true;
 		plan->removed = plan->erased = 0;
 		for (size_t i = 0; i < plan->n; i++)
 			*(plan->list[i].body_only ? &plan->erased : &plan->removed) += 1;
 	}
-}
-
-static void on_wake(void *arg)
-{
-	struct compactor *c = arg;
-	pthread_mutex_lock(&c->lock);
-	c->woken = true;
-	pthread_cond_broadcast(&c->wake);
-	pthread_mutex_unlock(&c->lock);
-}
-
-static void on_appended(struct append *append, void *arg)
-{
-	struct compactor *c = arg;
-	const struct append_answer *answer = append_answer(append);
-	c->answered = true;
-	err_clear(&c->append_err);
-	if (answer->code)
-		c->append_err = answer->refusal->err;
-	append_unref(append);
 }
 
 /* Announces it in the log and waits until that is durable. */
@@ -344,21 +331,7 @@ static enum err_code announce(struct pass *p, struct unit_plan *plan, struct err
 	pack_record(plan, &data);
 	if (acts_record_new(c->journal, RECORD_COMPACTION, &data, p->actor, &append, &refusal))
 		return err_set(err, refusal.err.code, "%s", refusal.err.text);
-	c->answered = false;
-	enum err_code code = journal_append(c->journal, &append, &c->mailbox, on_appended, c, err);
-	if (code) {
-		append_unref(append);
-		return code;
-	}
-	while (!c->answered) {
-		pthread_mutex_lock(&c->lock);
-		while (!c->woken)
-			pthread_cond_wait(&c->wake, &c->lock);
-		c->woken = false;
-		pthread_mutex_unlock(&c->lock);
-		mailbox_drain(&c->mailbox);
-	}
-	return c->append_err.code ? err_set(err, c->append_err.code, "%s", c->append_err.text) : ERR_OK;
+	return await_append(&c->await, append, NULL, err);
 }
 
 /* Waits as long as so many bytes take at the rate it may have. */
@@ -419,11 +392,13 @@ static enum err_code compact_unit(struct pass *p, const struct storage_unit *uni
 	if (!code)
 		code = make_plan(p, &plan, err);
 	p->result.units++;
-	/* By itself: when less than half of it lives, or a body waits that is to be gone. */
-	bool due = !p->by_itself || plan.dead_bytes > plan.live_bytes || plan.erased > 0;
+	/* By itself: when a body waits that is to be gone, or less than half of it lives and nothing is added. */
+	bool due = !p->by_itself || plan.erased > 0 || (!unit->open && plan.dead_bytes > plan.live_bytes);
 	spend(p->c, 2 * unit->bytes);
 	if (!code && plan.n > 0 && due)
 		code = carry_out(p, &plan, err);
+	if (plan.left || (unit->open && plan.n > 0 && !due))
+		p->todo_from = unit->first < p->todo_from ? unit->first : p->todo_from;
 	plan_forget_streams(&plan);
 	map_release(&plan.streams);
 	mem_free(plan.list);
@@ -441,29 +416,82 @@ static enum err_code wait_for_tree(struct compactor *c, uint64_t head, struct er
 		       (unsigned long long)head);
 }
 
+/* Whether there is an act that withholds between the positions, whoever has written it. */
+static enum err_code find_acts(struct compactor *c, uint64_t from, uint64_t head, bool *ret, struct err *err)
+{
+	struct storage_unit range = {.first = from, .end = head};
+	struct feed feed;
+	struct span entry = {0};
+	uint64_t seen = 0;
+	enum err_code code = ERR_OK;
+	*ret = false;
+	feed_init(&feed, &range, false);
+	while (!code && !*ret && from < head) {
+		struct record_view v;
+		code = feed_next(c, &feed, &entry, err);
+		if (code || entry.n == 0)
+			break;
+		*ret = record_decode_header(entry, &v) && withhold_is_kind(v.kind);
+		seen += entry.n;
+		if (seen >= PAGE_BYTES) {
+			spend(c, seen);
+			seen = 0;
+			if (is_stopping(c))
+				code = err_set(err, ERR_UNAVAILABLE, "the journal is stopping");
+		}
+	}
+	buf_release(&feed.buf);
+	return code;
+}
+
+/* Where a pass has to begin: at the head, if there is nothing to do. */
+static enum err_code begin_at(struct pass *p, uint64_t *ret, struct err *err)
+{
+	struct compactor *c = p->c;
+	bool acts = true;
+	*ret = 0;
+	if (!p->by_itself || retention_any(p->rules) || c->todo_from == 0)
+		return ERR_OK;
+	enum err_code code = find_acts(c, c->acts_to, p->head, &acts, err);
+	if (!code && !acts)
+		*ret = c->todo_from < p->head ? c->todo_from : p->head;
+	return code;
+}
+
 static enum err_code run_pass(struct compactor *c, bool by_itself, struct span actor,
 			      struct journal_compacted *ret, struct err *err)
 {
 	struct pass p = {.c = c,
 			 .now = clock_wall(c->journal->clock),
 			 .head = journal_head(c->journal),
+			 .todo_from = UINT64_MAX,
 			 .by_itself = by_itself,
 			 .actor = actor};
-	bool touched = atomic_exchange(&c->touched, false);
 	struct storage_unit unit;
+	uint64_t at = 0;
 	enum err_code code = retention_load(c->reader, p.head, &p.rules, err);
 	if (code)
 		return code;
-	bool idle = by_itself && !touched && !retention_any(p.rules);
-	if (!idle)
+	code = begin_at(&p, &at, err);
+	if (!code && at < p.head)
 		code = wait_for_tree(c, p.head, err);
-	for (uint64_t at = 0; !code && !idle && at < p.head; at = unit.end) {
+	bool ours = true;
+	if (!code && at < p.head)
+		code = turn_take(&c->turn, &ours, err);
+	if (!code && !ours && !by_itself)
+		code = err_set(err, ERR_UNAVAILABLE, "another cairnd is compacting this journal: try again later");
+	for (; !code && ours && at < p.head; at = unit.end) {
 		code = storage_unit(c->reader, at, &unit, err);
-		if (code || (unit.open && by_itself))
-			break;
-		code = compact_unit(&p, &unit, err);
+		if (!code)
+			code = compact_unit(&p, &unit, err);
+		turn_beat(&c->turn);
 	}
+	turn_give(&c->turn);
 	retention_free(p.rules);
+	if (!code && ours) {
+		c->acts_to = p.head;
+		c->todo_from = p.todo_from;
+	}
 	*ret = p.result;
 	return code;
 }
@@ -556,11 +584,6 @@ enum err_code journal_compact(struct journal *j, struct span actor, struct mailb
 	return ERR_OK;
 }
 
-void compactor_touch(struct compactor *c)
-{
-	atomic_store(&c->touched, true);
-}
-
 enum err_code compactor_new(const struct compactor_config *config, struct compactor **ret, struct err *err)
 {
 	struct compactor *c = mem_xalloc(sizeof(*c));
@@ -571,9 +594,9 @@ enum err_code compactor_new(const struct compactor_config *config, struct compac
 		mem_free(c);
 		return code;
 	}
-	atomic_init(&c->touched, true);
 	c->last_next = &c->first;
-	mailbox_init(&c->mailbox, on_wake, c);
+	await_init(&c->await, c->journal);
+	c->turn = (struct turn){.await = &c->await, .service = SPAN("$compaction")};
 	pthread_condattr_t attr;
 	must(pthread_condattr_init(&attr) == 0);
 	must(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
@@ -614,7 +637,7 @@ void compactor_free(struct compactor *c)
 		return;
 	must(!c->started);
 	storage_reader_close(c->reader);
-	mailbox_release(&c->mailbox);
+	await_release(&c->await);
 	pthread_cond_destroy(&c->wake);
 	pthread_mutex_destroy(&c->lock);
 	mem_free(c);

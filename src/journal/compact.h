@@ -17,8 +17,7 @@ struct compactor_config {
 enum err_code compactor_new(const struct compactor_config *config, struct compactor **ret, struct err *err);
 void compactor_start(struct compactor *c);
 /* Ends it at the next record or so; who waits is told that it did not come through. */
-void compactor_stop(struct compactor *c);  /* NULL is fine */
-void compactor_free(struct compactor *c);  /* after it was stopped; NULL is fine */
-void compactor_touch(struct compactor *c); /* there is something to withhold, or a rule; any thread */
+void compactor_stop(struct compactor *c); /* NULL is fine */
+void compactor_free(struct compactor *c); /* after it was stopped; NULL is fine */
 
 #endif

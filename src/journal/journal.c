@@ -77,8 +77,6 @@ void journal_committed(struct journal *j, uint64_t head, struct wall_time last_c
 	bool withheld = false;
 	for (size_t i = 0; i < count && !plant("erased-served-from-tail"); i++)
 		withheld = withheld || withhold_is_in(appends[i]);
-	if (withheld && j->compactor)
-		compactor_touch(j->compactor);
 	if (count > 0 && !withheld)
 		tail_publish(j->tail, appends, count, head);
 	else

@@ -41,11 +41,15 @@ void withhold_touch_other(struct storage_stream_fact *fact)
 	fact->live_records--; /* no act is one: it has been counted as every record is */
 }
 
+bool withhold_is_kind(uint32_t kind)
+{
+	return kind == RECORD_DELETE || kind == RECORD_TRUNCATE || kind == RECORD_ERASE;
+}
+
 bool withhold_is_in(const struct append *a)
 {
 	for (size_t i = 0; a->act && i < a->item_count; i++)
-		if (a->items[i].kind == RECORD_DELETE || a->items[i].kind == RECORD_TRUNCATE ||
-		    a->items[i].kind == RECORD_ERASE || a->items[i].kind == RECORD_COMPACTION)
+		if (withhold_is_kind(a->items[i].kind) || a->items[i].kind == RECORD_COMPACTION)
 			return true;
 	return false;
 }

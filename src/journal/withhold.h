@@ -12,6 +12,7 @@
 void withhold_touch_delete(struct storage_stream_fact *fact);
 void withhold_touch_other(struct storage_stream_fact *fact);
 
+bool withhold_is_kind(uint32_t kind); /* it withholds what was given before */
 /* Does the append have an act that withholds or takes away what was given before? */
 bool withhold_is_in(const struct append *a);
 /* Of requests: a stream that is anybody's to delete; a reason. */

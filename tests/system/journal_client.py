@@ -5,6 +5,7 @@ import queue
 import uuid
 
 import grpc
+from google.protobuf import descriptor_pb2
 
 from harness import channel_to
 from protos import journal as pb
@@ -57,23 +58,13 @@ class Journal:
         self.timeout = timeout
         self.channel = channel_to(port, **options)
         self._calls = {}
-        for name, kind, answer in (
-                ("Append", "unary_unary", pb.AppendResponse),
-                ("AppendStream", "stream_stream", pb.AppendResponse),
-                ("Read", "unary_stream", pb.ReadResponse), ("Load", "unary_stream", pb.LoadResponse),
-                ("Subscribe", "unary_stream", pb.SubscribeResponse), ("Stat", "unary_unary", pb.StatResponse),
-                ("ListStreams", "unary_unary", pb.ListStreamsResponse),
-                ("Truncate", "unary_unary", pb.ActResponse),
-                ("BeginSession", "unary_unary", pb.BeginSessionResponse),
-                ("BeatSession", "unary_unary", pb.BeatSessionResponse),
-                ("EndSession", "unary_unary", pb.EndSessionResponse),
-                ("ClaimGrants", "unary_unary", pb.ClaimGrantsResponse),
-                ("ReleaseGrants", "unary_unary", pb.ReleaseGrantsResponse),
-                ("WatchGrants", "unary_stream", pb.WatchGrantsResponse),
-                ("Consume", "stream_stream", pb.ConsumeResponse)):
-            self._calls[name] = getattr(self.channel, kind)(
-                SERVICE + name, request_serializer=lambda m: m.SerializeToString(),
-                response_deserializer=answer.FromString)
+        for method in pb.DESCRIPTOR.services_by_name["Journal"].methods:
+            streams = descriptor_pb2.MethodDescriptorProto()
+            method.CopyToProto(streams)
+            kind = "_".join("stream" if s else "unary" for s in (streams.client_streaming, streams.server_streaming))
+            self._calls[method.name] = getattr(self.channel, kind)(
+                SERVICE + method.name, request_serializer=lambda m: m.SerializeToString(),
+                response_deserializer=getattr(pb, method.output_type.name).FromString)
 
     def close(self):
         self.channel.close()
@@ -306,7 +297,7 @@ def check_whole(entries):
         last = h.commit_time_us
         assert h.id not in by_id, "the id of %d is also at %d" % (i, by_id[h.id].position)
         by_id[h.id] = e
-        if h.kind == rec.KIND_EVENT:
+        if h.kind in (rec.KIND_EVENT, rec.KIND_DELETE, rec.KIND_ERASE):
             assert h.sequence == sequences.get(h.stream, 0) + 1, "%r: sequence %d after %d" % (
                 h.stream, h.sequence, sequences.get(h.stream, 0))
             sequences[h.stream] = h.sequence

@@ -13,7 +13,7 @@ import pytest
 import test_kill
 import tools
 from harness import eventually, http_request, scaled, status_of
-from journal_client import Journal, Refused, check_whole, event, exactly, to_stream
+from journal_client import Journal, Refused, check_whole, event, exactly, pb, rec, to_stream
 from postgres import Cutter, Postgres, pgbouncer
 
 SEED = int(os.environ.get("CAIRN_SEED", "1"))
@@ -380,3 +380,35 @@ def test_metrics_tell_of_the_connections(lab, postgres):
     assert int(float(values["cairn_postgres_connections"])) >= 2
     assert int(float(values["cairn_postgres_connections_lost_total"])) >= 1
     assert values["cairn_postgres_history_lost"] == "0"
+
+
+def test_what_one_has_erased_another_takes_off_the_disk_and_they_take_turns(lab):
+    postgres = Postgres(lab)
+    often = ("--compact-every", "50ms", "--compact-min-age", "0", "--compact-rate", "0")
+    never = ("--compact-every", "0")
+    first = lab.cairnd(postgres.uri(), name="cairnd-1", options=never)
+    others = [lab.cairnd(postgres.uri(), name="cairnd-%d" % n, options=often) for n in (2, 3)]
+    journal = Journal(first.port)
+    journal.append(to_stream("user|1", event(data=b"a name"), event(data=b"another")))
+
+    def bodies():
+        return postgres.sql("SELECT count(*) FROM cairn.record WHERE position(%s IN bytes) > 0" % "'a name'::bytea",
+                            "journal")[0][0]
+    assert bodies() == "1"
+    for other in others:  # nothing to do: they have looked, and the first pass is over
+        other.wait_text("serves journal")
+    journal.call("Erase", pb.EraseRequest(stream="user|1", reason="asked", from_sequence=1, to_sequence=1))
+    journal.close()
+    first.kill()
+    eventually(lambda: bodies() == "0", "the erased body is gone")
+    with_others = Journal(others[0].port)
+
+    def kinds():
+        acts = with_others.read(include_system=True)
+        return [e.header.kind for e in acts if e.header.stream == "$acts"]
+    compactions = rec.KIND_COMPACTION
+    assert kinds().count(compactions) == 1
+    turns = [e.header.stream for e in with_others.read(include_system=True)]
+    assert turns.count("$grants-$compaction") >= 1
+    check_whole(with_others.read(include_system=True))
+    with_others.close()
