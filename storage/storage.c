@@ -153,7 +153,6 @@ void storage_head(struct storage *s, struct storage_head *ret)
 {
 	must(s);
 	s->ops->head(s, ret);
-	must(ret->incarnation > 0);
 }
 
 enum err_code storage_lookup(struct storage *s, struct storage_stream_fact *streams, size_t stream_count,

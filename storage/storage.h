@@ -36,7 +36,6 @@ struct storage_reader;
 /* What a journal is and how far it goes. Positions below head are durable and readable. */
 struct storage_head {
 	uint8_t journal_id[16];
-	uint64_t incarnation;	      /* from 1 */
 	uint64_t head;		      /* number of records; the position of the next one */
 	struct wall_time last_commit; /* of the newest record; 0 if there is none */
 };

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "journal/grant.h"
+#include "journal/incarnation.h"
 #include "journal/internal.h"
 #include "journal/session.h"
 #include "journal/withhold.h"
@@ -31,6 +32,10 @@ static const struct act_kind kinds[] = {
 	 .type = "cairn.journal.v1.Grant",
 	 .apply = grant_apply,
 	 .streams = GRANTS_STREAM_PREFIX},
+	{.kind = RECORD_INCARNATION,
+	 .type = "cairn.journal.v1.Incarnation",
+	 .apply = incarnation_apply,
+	 .streams = INCARNATIONS_STREAM},
 	{.kind = RECORD_GROUP_OFFSET, .type = "cairn.journal.v1.GroupOffset"},
 	{.kind = RECORD_PARKED, .type = "cairn.journal.v1.Parked"},
 };

@@ -84,6 +84,18 @@ struct journal_fence {
 	uint8_t session[RECORD_ID_BYTES]; /* by_session; as found of a grant: who holds it */
 };
 
+/* ---- incarnations ---------------------------------------------------------------------------- */
+
+/* The journal's history was cut back to `fork`, at most the head, and goes on: the next incarnation begins. */
+struct journal_incarnation {
+	uint64_t fork;
+	bool loss;	    /* records were lost, and it is accepted; else a backup was restored */
+	struct span reason; /* 1 to LIMIT_REASON_BYTES bytes */
+	struct span actor;
+};
+enum err_code journal_incarnation_new(const struct journal *j, const struct journal_incarnation *request,
+				      struct append **ret, struct append_refusal *ret_refusal);
+
 /* ---- deleting, truncating, erasing ------------------------------------------------------------- */
 
 /* One act upon streams; what it withholds is withheld once it is answered. Refused: ERR_NOT_FOUND (there is no

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "journal/compact.h"
+#include "journal/incarnation.h"
 #include "journal/journal.h"
 #include "journal/reader.h"
 #include "journal/sequencer.h"
@@ -22,7 +23,7 @@ struct journal {
 	int64_t not_before_wait_us;
 
 	uint8_t journal_id[16];
-	uint64_t incarnation;
+	struct cuts *cuts; /* of its history */
 	atomic_ullong head; /* durable; moved by the sequencer alone */
 	_Atomic int64_t last_commit_us;
 

@@ -24,7 +24,7 @@ uint64_t journal_head(const struct journal *j)
 
 struct journal_cursor journal_cursor_at(const struct journal *j, uint64_t position)
 {
-	struct journal_cursor c = {.incarnation = j->incarnation, .position = position};
+	struct journal_cursor c = {.incarnation = cuts_incarnation(j->cuts), .position = position};
 	memcpy(c.journal_id, j->journal_id, sizeof(c.journal_id));
 	return c;
 }
@@ -47,23 +47,21 @@ enum err_code journal_cursor_check(const struct journal *j, const struct journal
 		uuid_format(j->journal_id, ours);
 		return err_set(err, ERR_INVALID, "cursor is of journal %s, this is %s", theirs, ours);
 	}
-	uint64_t fork = journal_head(j);
-	if (cursor->incarnation == j->incarnation && (may_wait || cursor->position <= fork))
-		return ERR_OK;
-	/* Nothing tells yet where an earlier incarnation was cut, so nothing beyond the start is known to be
-	 * the same. */
-	if (cursor->incarnation != j->incarnation) {
-		fork = 0;
-		if (cursor->incarnation < j->incarnation && cursor->position == 0)
+	uint64_t incarnation = cuts_incarnation(j->cuts), fork = cuts_fork_of(j->cuts, cursor->incarnation);
+	if (fork == UINT64_MAX) {
+		if (may_wait || cursor->position <= journal_head(j))
 			return ERR_OK;
+		fork = journal_head(j);
 	}
+	if (cursor->position <= fork || plant("fork-ignored"))
+		return ERR_OK;
 	if (ret_fork)
 		*ret_fork = fork;
 	return err_set(err, ERR_CONFLICT,
 		       "cursor (incarnation %llu, position %llu) lies beyond a cut of this journal's history "
 		       "(incarnation %llu): both are the same up to position %llu, go on from there",
 		       (unsigned long long)cursor->incarnation, (unsigned long long)cursor->position,
-		       (unsigned long long)j->incarnation, (unsigned long long)fork);
+		       (unsigned long long)incarnation, (unsigned long long)fork);
 }
 
 void journal_committed(struct journal *j, uint64_t head, struct wall_time last_commit,
@@ -138,6 +136,7 @@ static void journal_free(struct journal *j)
 	compactor_free(j->compactor);
 	tree_free(j->tree);
 	sequencer_free(j->sequencer);
+	cuts_free(j->cuts);
 	pool_free(j->pool);
 	tail_free(j->tail);
 	storage_close(j->storage);
@@ -150,7 +149,6 @@ static enum err_code open_parts(struct journal *j, const struct journal_config *
 	struct storage_head head;
 	storage_head(j->storage, &head);
 	memcpy(j->journal_id, head.journal_id, sizeof(j->journal_id));
-	j->incarnation = head.incarnation;
 	atomic_init(&j->head, head.head);
 	atomic_init(&j->last_commit_us, head.last_commit.us);
 	metric_set(METRIC_JOURNAL_HEAD, (int64_t)head.head);
@@ -169,6 +167,7 @@ static enum err_code open_parts(struct journal *j, const struct journal_config *
 		.slow_append_us = (config->slow_append_ms ? config->slow_append_ms : SLOW_APPEND_MS) * 1000,
 		.committed = on_committed,
 		.arg = j,
+		.cuts = j->cuts,
 		.seed = {j->seed[0], j->seed[1]}};
 	code = sequencer_new(&sequencer, &j->sequencer, err);
 	if (code)
@@ -192,6 +191,7 @@ enum err_code journal_open(const struct journal_config *config, struct journal *
 	must(!config->storage != !config->storage_uri);
 	struct journal *j = mem_xalloc(sizeof(*j));
 	j->magic = JOURNAL_MAGIC;
+	j->cuts = cuts_new();
 	j->clock = config->clock ? config->clock : &clock_system;
 	j->threads = config->threads;
 	j->seed[0] = random_u64();

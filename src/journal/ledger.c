@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/must.h"
 #include "journal/act.h"
+#include "journal/incarnation.h"
 
 #define LEDGER_MAGIC 0x6c656467u
 /* One page of a system stream, when they are read. */
@@ -32,6 +33,12 @@ struct ledger {
 	size_t session_count;
 	struct ledger_session *dead; /* in the map until the batch is kept */
 	struct map services;         /* name -> struct service_grants */
+	struct cuts *cuts;
+	/* Of the batch that is decided; they are cuts when it is kept. */
+	struct ledger_cut {
+		uint64_t incarnation, fork;
+	} *pending;
+	size_t pending_count;
 };
 
 struct service_grants {
@@ -71,9 +78,10 @@ static void saved_drop(struct ledger *l)
 	}
 }
 
-struct ledger *ledger_new(void)
+struct ledger *ledger_new(struct cuts *cuts)
 {
 	struct ledger *l = mem_xalloc(sizeof(*l));
+	l->cuts = cuts;
 	l->magic = LEDGER_MAGIC;
 	map_init(&l->sessions);
 	map_init(&l->services);
@@ -90,6 +98,7 @@ void ledger_free(struct ledger *l)
 	map_release(&l->sessions);
 	map_each(&l->services, service_free_entry, NULL);
 	map_release(&l->services);
+	mem_free(l->pending);
 	l->magic = 0;
 	mem_free(l);
 }
@@ -141,11 +150,15 @@ void ledger_keep(struct ledger *l, uint64_t head)
 		must(removed == s);
 		session_free(s);
 	}
+	for (size_t i = 0; i < l->pending_count; i++)
+		cuts_add(l->cuts, l->pending[i].incarnation, l->pending[i].fork);
+	l->pending_count = 0;
 	l->head = head;
 }
 
 void ledger_undo(struct ledger *l)
 {
+	l->pending_count = 0;
 	while (l->saved) {
 		struct saved *s = l->saved;
 		memcpy(s->at, s->bytes, s->n);
@@ -291,6 +304,19 @@ enum err_code ledger_catch_up(struct ledger *l, struct storage_reader *reader, u
 		return err_wrap(err, "what another writer has appended could not be read");
 	ledger_keep(l, head);
 	return ERR_OK;
+}
+
+/* ---- incarnations ---------------------------------------------------------------------------- */
+
+uint64_t ledger_incarnation(const struct ledger *l)
+{
+	return l->pending_count ? l->pending[l->pending_count - 1].incarnation : cuts_incarnation(l->cuts);
+}
+
+void ledger_cut(struct ledger *l, uint64_t incarnation, uint64_t fork)
+{
+	l->pending = mem_xrealloc(l->pending, (l->pending_count + 1) * sizeof(*l->pending));
+	l->pending[l->pending_count++] = (struct ledger_cut){incarnation, fork};
 }
 
 /* ---- sessions -------------------------------------------------------------------------------- */

@@ -46,7 +46,8 @@ struct ledger_grant {
 	uint8_t session[RECORD_ID_BYTES];
 };
 
-struct ledger *ledger_new(void);
+struct cuts;
+struct ledger *ledger_new(struct cuts *cuts); /* to which it adds what the log says; it outlives the ledger */
 void ledger_free(struct ledger *l); /* NULL is fine */
 
 /* Reads the system streams; the ledger is then as of `head`. */
@@ -75,6 +76,11 @@ void ledger_each_session(const struct ledger *l, void (*fn)(struct ledger_sessio
 /* For apply functions. */
 void ledger_session_begin(struct ledger *l, const struct ledger_session *session);
 void ledger_session_end(struct ledger *l, const uint8_t id[RECORD_ID_BYTES]);
+
+/* ---- incarnations ---------------------------------------------------------------------------- */
+
+uint64_t ledger_incarnation(const struct ledger *l); /* as decided */
+void ledger_cut(struct ledger *l, uint64_t incarnation, uint64_t fork); /* for apply functions */
 
 /* ---- grants ---------------------------------------------------------------------------------- */
 

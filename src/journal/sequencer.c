@@ -721,7 +721,7 @@ enum err_code sequencer_new(const struct sequencer_config *config, struct sequen
 	}
 	struct storage_head head;
 	storage_head(config->storage, &head);
-	s->ledger = ledger_new();
+	s->ledger = ledger_new(config->cuts);
 	code = ledger_load(s->ledger, s->reader, head.head, err);
 	if (!code)
 		code = watch_new(config->storage, s->ledger, config->clock, config->seed, &s->watch, err);

@@ -24,6 +24,7 @@ struct sequencer_config {
 	void (*committed)(void *arg, uint64_t head, struct wall_time last_commit, struct append **appends,
 			  size_t count);
 	void *arg;
+	struct cuts *cuts; /* the ledger's; it outlives the sequencer */
 	uint64_t seed[2]; /* of the hashes of names and ids */
 };
 enum err_code sequencer_new(const struct sequencer_config *config, struct sequencer **ret, struct err *err);

@@ -27,16 +27,49 @@ struct read_call {
 	struct sent_page *large; /* a page above a response that is not gone yet */
 	bool over;		/* the end has been sent or has come */
 	bool asked;		/* a page is under way */
+	/* That the request gave; incarnation 0: none. */
+	struct journal_cursor from, not_before;
 };
 
-static void read_call_end(struct read_call *rc, enum grpc_code code, struct span text)
+static void read_call_end_with(struct read_call *rc, enum grpc_code code, struct span text,
+			       const struct headers *trailers)
 {
 	if (rc->over)
 		return;
 	rc->over = true;
-	grpc_call_finish(rc->call, code, text, NULL);
+	grpc_call_finish(rc->call, code, text, trailers);
 	journal_read_close(rc->read); /* after it: the text may be the read's own */
 	rc->read = NULL;
+}
+
+static void read_call_end(struct read_call *rc, enum grpc_code code, struct span text)
+{
+	read_call_end_with(rc, code, text, NULL);
+}
+
+/* A cursor that lies beyond a cut of history is refused with where both are the same. */
+static void read_call_refuse(struct read_call *rc, const struct err *err)
+{
+	const struct journal *j = rc->service->journal;
+	uint64_t fork;
+	bool cut = (rc->from.incarnation && journal_cursor_check(j, &rc->from, false, &fork, NULL)) ||
+		   (rc->not_before.incarnation && journal_cursor_check(j, &rc->not_before, true, &fork, NULL));
+	PB(Refusal) detail = CAIRN__JOURNAL__V1__REFUSAL__INIT;
+	struct header trailer = {.name = SPAN(JOURNAL_REFUSAL_TRAILER)};
+	uint8_t packed[ERR_TEXT_MAX + 128];
+	struct journal_cursor at;
+	PB(Cursor) cursor;
+	if (!cut || err->code != ERR_CONFLICT) {
+		read_call_end(rc, grpc_code_of(err->code), span_str(err->text));
+		return;
+	}
+	at = journal_cursor_at(j, fork);
+	service_cursor_to(&at, &cursor);
+	detail.code = grpc_code_of(err->code);
+	detail.text = pb_bytes(span_str(err->text));
+	detail.fork = &cursor;
+	trailer.value = span_of(packed, protobuf_c_message_pack(&detail.base, packed));
+	read_call_end_with(rc, grpc_code_of(err->code), span_str(err->text), &(struct headers){&trailer, 1});
 }
 
 static void read_call_fail(struct read_call *rc, const struct err *err)
@@ -276,6 +309,8 @@ static enum err_code read_call_start_query(struct read_call *rc, struct span mes
 		if (service_check_journal(pb->journal, err) || query_of_subscribe(pb, a, &query, err))
 			return err->code;
 	}
+	rc->from = query.from == FROM_CURSOR ? query.from_cursor : (struct journal_cursor){0};
+	rc->not_before = query.not_before;
 	return journal_read_open(rc->service->journal, &query, loop_mailbox(rc->loop->loop), read_on_page, rc,
 				 &rc->read, err);
 }
@@ -291,6 +326,7 @@ static enum err_code read_call_start_load(struct read_call *rc, struct span mess
 	if (service_check_journal(pb->journal, err) ||
 	    service_cursor_of(pb->not_before, "not_before", &load.not_before, err))
 		return err->code;
+	rc->not_before = load.not_before;
 	load.stream = pb_span(pb->stream);
 	if (pb->erased > CAIRN__JOURNAL__V1__LOAD_REQUEST__ERASED__SKIP)
 		return err_set(err, ERR_INVALID, "erased: %d is unknown: FAIL and SKIP are known", (int)pb->erased);
@@ -323,7 +359,7 @@ static void read_call_on_message(struct grpc_call *call, struct span message, vo
 		read_call_start_query(rc, message, &a, &err);
 	arena_release(&a);
 	if (err.code)
-		read_call_fail(rc, &err);
+		read_call_refuse(rc, &err);
 	else
 		read_call_next(rc);
 }

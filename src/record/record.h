@@ -39,6 +39,7 @@ enum record_kind {
 	RECORD_GROUP_OFFSET = 10,
 	RECORD_PARKED = 11,
 	RECORD_COMPACTION = 12,
+	RECORD_INCARNATION = 13,
 };
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
 /* Does a record of this kind take the stream's next sequence? */

@@ -170,7 +170,6 @@ static void file_head(struct storage *storage, struct storage_head *ret)
 	struct file_store *s = file_store_of(storage);
 	must(pthread_rwlock_rdlock(&s->lock) == 0);
 	memcpy(ret->journal_id, s->journal_id, sizeof(ret->journal_id));
-	ret->incarnation = 1;
 	ret->head = atomic_load(&s->head);
 	ret->last_commit = s->last_commit;
 	must(pthread_rwlock_unlock(&s->lock) == 0);

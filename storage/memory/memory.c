@@ -116,7 +116,7 @@ static void memory_head(struct storage *s, struct storage_head *ret)
 {
 	struct memory *m = memory_of(s);
 	lock_read(m);
-	*ret = (struct storage_head){.incarnation = 1, .head = m->count};
+	*ret = (struct storage_head){.head = m->count};
 	memcpy(ret->journal_id, m->journal_id, sizeof(ret->journal_id));
 	if (m->count > 0)
 		ret->last_commit = m->records[m->count - 1].commit_time;

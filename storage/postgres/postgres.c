@@ -149,7 +149,7 @@ static void pg_head(struct storage *s, struct storage_head *ret)
 	struct pg *pg = pg_of(s);
 	struct pg_known known;
 	pg_known_get(pg, &known);
-	*ret = (struct storage_head){.incarnation = 1, .head = known.head, .last_commit = known.last_commit};
+	*ret = (struct storage_head){.head = known.head, .last_commit = known.last_commit};
 	memcpy(ret->journal_id, pg->journal_id, sizeof(ret->journal_id));
 }
 

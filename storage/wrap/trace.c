@@ -84,7 +84,7 @@ static void trace_close(struct storage *s)
 static void trace_head(struct storage *s, struct storage_head *ret)
 {
 	storage_head(trace_of(s)->inner, ret);
-	log_info("storage head", LOG_U64("head", ret->head), LOG_U64("incarnation", ret->incarnation));
+	log_info("storage head", LOG_U64("head", ret->head));
 }
 
 static enum err_code trace_lookup(struct storage *s, struct storage_stream_fact *streams, size_t stream_count,

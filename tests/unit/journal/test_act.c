@@ -7,6 +7,7 @@
 
 #include "base/must.h"
 #include "journal/act.h"
+#include "journal/incarnation.h"
 #include "journal/session.h"
 #include "journal/wire.h"
 
@@ -282,7 +283,8 @@ static bool lives(const struct ledger *l, unsigned session)
 
 Test(ledger, undo_gives_back_what_was)
 {
-	struct ledger *l = ledger_new();
+	struct cuts *cuts = cuts_new();
+	struct ledger *l = ledger_new(cuts);
 	ledger_begin(l);
 	apply_session(l, RECORD_SESSION_BEGUN, 1);
 	apply_session(l, RECORD_SESSION_BEGUN, 2);
@@ -304,11 +306,13 @@ Test(ledger, undo_gives_back_what_was)
 	ledger_keep(l, 4);
 	cr_expect(lives(l, 1) && !lives(l, 2) && lives(l, 4));
 	ledger_free(l);
+	cuts_free(cuts);
 }
 
 Test(ledger, passes_over_what_it_does_not_understand)
 {
-	struct ledger *l = ledger_new();
+	struct cuts *cuts = cuts_new();
+	struct ledger *l = ledger_new(cuts);
 	uint8_t id[RECORD_ID_BYTES];
 	id_of(1, id);
 	ledger_begin(l);
@@ -320,4 +324,46 @@ Test(ledger, passes_over_what_it_does_not_understand)
 	ledger_keep(l, 2);
 	cr_expect(ledger_session_count(l) == 0);
 	ledger_free(l);
+	cuts_free(cuts);
+}
+
+static void apply_cut(struct ledger *l, uint64_t incarnation, uint64_t fork)
+{
+	uint8_t data[32];
+	PB(Incarnation) pb = CAIRN__JOURNAL__V1__INCARNATION__INIT;
+	pb.incarnation = incarnation;
+	pb.fork = fork;
+	size_t n = cairn__journal__v1__incarnation__pack(&pb, data);
+	ledger_apply(l, &(struct ledger_record){.kind = RECORD_INCARNATION,
+						.position = 100,
+						.stream = SPAN("$incarnations"),
+						.data = span_of(data, n)});
+}
+
+Test(cuts, the_least_fork_since_a_cursors_incarnation_counts)
+{
+	struct cuts *cuts = cuts_new();
+	struct ledger *l = ledger_new(cuts);
+	cr_expect(cuts_incarnation(cuts) == 1);
+	cr_expect(cuts_fork_of(cuts, 1) == UINT64_MAX && cuts_fork_of(cuts, 2) == 0);
+	ledger_begin(l);
+	apply_cut(l, 2, 50);
+	cr_expect(ledger_incarnation(l) == 2);
+	cr_expect(cuts_incarnation(cuts) == 1, "it is not durable yet");
+	ledger_undo(l);
+	cr_expect(ledger_incarnation(l) == 1);
+	ledger_begin(l);
+	apply_cut(l, 2, 50);
+	apply_cut(l, 3, 101); /* beyond its own record: no cut */
+	ledger_keep(l, 101);
+	ledger_begin(l);
+	apply_cut(l, 3, 70);
+	apply_cut(l, 4, 20);
+	apply_cut(l, 4, 10); /* known */
+	ledger_keep(l, 103);
+	cr_expect(cuts_incarnation(cuts) == 4);
+	cr_expect(cuts_fork_of(cuts, 1) == 20 && cuts_fork_of(cuts, 2) == 20 && cuts_fork_of(cuts, 3) == 20);
+	cr_expect(cuts_fork_of(cuts, 4) == UINT64_MAX && cuts_fork_of(cuts, 5) == 0);
+	ledger_free(l);
+	cuts_free(cuts);
 }

@@ -319,6 +319,40 @@ Test(journal, checks_cursors)
 	bench_close(&b);
 }
 
+Test(journal, refuses_cursors_from_before_a_cut_and_beyond_it)
+{
+	struct bench b;
+	struct journal_incarnation cut = {.fork = 3, .reason = SPAN("a backup was restored"), .actor = SPAN("me")};
+	struct append_refusal refusal = {0};
+	struct append *append;
+	uint64_t fork = 0;
+	struct err err = {0};
+	bench_open(&b);
+	fill(&b);
+	struct journal_cursor before = journal_cursor_at(b.journal, 3), beyond = journal_cursor_at(b.journal, 4);
+	cr_assert(journal_incarnation_new(b.journal, &cut, &append, &refusal) == ERR_OK);
+	struct done d = {0};
+	bench_append(&b, append, &d);
+	cr_assert(d.code == ERR_OK);
+	done_release(&d);
+	struct journal_cursor now = journal_cursor_at(b.journal, 8);
+	cr_assert(now.incarnation == 2);
+	cr_assert(journal_cursor_check(b.journal, &now, false, &fork, &err) == ERR_OK);
+	cr_assert(journal_cursor_check(b.journal, &before, false, &fork, &err) == ERR_OK);
+	cr_assert(journal_cursor_check(b.journal, &beyond, true, &fork, &err) == ERR_CONFLICT);
+	cr_assert(fork == 3);
+	cr_assert(strstr(err.text, "position 3"));
+	struct journal_query q = {.source = STORAGE_ALL, .from = FROM_CURSOR, .from_cursor = before};
+	cr_assert_str_eq(read_all(&b, &q), "3 4 5");
+	/* It is in the log: the next start knows of it. */
+	bench_restart(&b);
+	cr_assert(journal_cursor_at(b.journal, 0).incarnation == 2);
+	cr_assert(journal_cursor_check(b.journal, &beyond, true, &fork, &err) == ERR_CONFLICT);
+	cut.reason = SPAN("");
+	cr_assert(journal_incarnation_new(b.journal, &cut, &append, &refusal) == ERR_INVALID);
+	bench_close(&b);
+}
+
 Test(journal, waits_for_not_before)
 {
 	struct bench b;
