@@ -32,6 +32,9 @@ typedef enum err_code storage_migrate_fn(const struct storage_config *config, en
 typedef const char *storage_directory_fn(struct storage *s);
 /* May other processes append to it, too? */
 typedef bool storage_is_shared_fn(struct storage *s);
+/* A store that is opened with config.restore must be empty (ERR_CONFLICT), and nobody else can open it until this says
+ * that all is there: from then on it is a journal like any other. */
+typedef enum err_code storage_restored_fn(struct storage *s, struct err *err);
 
 storage_watch_fn storage_watch;
 storage_watch_end_fn storage_watch_end;
@@ -42,5 +45,6 @@ enum err_code storage_migrate(const char *uri, enum storage_migrate what, struct
 /* NULL: it has none. */
 storage_directory_fn storage_directory;
 storage_is_shared_fn storage_is_shared;
+storage_restored_fn storage_restored;
 
 #endif

@@ -137,6 +137,8 @@ enum err_code storage_open(const char *uri, const struct storage_config *config,
 	if (!ops)
 		return unknown_backend(all, err);
 	check_ops(ops);
+	if (c.restore && !ops->restored)
+		return err_set(err, ERR_UNSUPPORTED, "a backup cannot be restored into storage \"%s\"", ops->name);
 	enum err_code code = ops->open(&c, ret, err);
 	if (!code)
 		must((*ret)->ops);
@@ -188,14 +190,11 @@ static size_t check_batch(uint64_t expected_head, const struct storage_record *r
 		must(r->position == expected_head + i);
 		must(r->bytes.n > 0);
 		must(r->bytes.n <= LIMIT_RECORD_BYTES);
-		must(r->stream.n > 0);
-		must(r->id);
-		must(r->kind != 0);
+		must(r->removed == records[0].removed);
+		must(r->removed || (r->stream.n > 0 && r->id && r->kind != 0));
 		must(i == 0 || r->commit_time.us >= records[i - 1].commit_time.us);
 		bytes += r->bytes.n;
 	}
-	/* Half an append is never made durable. */
-	must(count == 0 || records[count - 1].last_of_append);
 	return bytes;
 }
 
@@ -390,6 +389,13 @@ enum err_code storage_tile_get(struct storage_reader *r, unsigned level, uint64_
 	if (code && code != ERR_NOT_FOUND)
 		metric_add(METRIC_STORAGE_ERRORS, 1);
 	return code;
+}
+
+enum err_code storage_restored(struct storage *s, struct err *err)
+{
+	must(s);
+	must(s->ops->restored);
+	return s->ops->restored(s, err);
 }
 
 bool storage_is_shared(struct storage *s)

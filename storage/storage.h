@@ -93,6 +93,7 @@ struct storage_record {
 	struct wall_time commit_time;
 	bool last_of_append;
 	const struct storage_session_change *session; /* or NULL */
+	bool removed; /* restoring only: of it and all of its batch nothing but position and leaf hash is known */
 };
 
 enum storage_outcome {
@@ -173,6 +174,7 @@ struct storage_config {
 	const struct clock *clock;
 	const char *address; /* of this server, for the lock file's message; or NULL */
 	bool read_only;	     /* tools: no appends, no recovery writes */
+	const uint8_t *restore; /* or NULL: the id of the journal to restore into it: see storage_restored() */
 };
 
 /* --- the operations ---------------------------------------------------------------------------------- */
@@ -259,6 +261,7 @@ struct storage_ops {
 	storage_migrate_fn *migrate;
 	storage_directory_fn *directory;
 	storage_is_shared_fn *is_shared;
+	storage_restored_fn *restored;
 };
 
 /* Backends embed these first; the wrappers below reach the table through them. */
@@ -276,11 +279,9 @@ enum err_code storage_uri_check(const char *uri, struct err *err);
 void storage_uri_show(const char *uri, char *ret, size_t size);
 
 /* "memory", "file:DIR", "postgres://..."; a bare "DIR" is an error that says so. ERR_INVALID lists the backends. */
-enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret,
-			   struct err *err);
+enum err_code storage_open(const char *uri, const struct storage_config *config, struct storage **ret, struct err *err);
 
-/* Callers use these, never the table: they assert what the contract says on the way in and out, count
- * and time. */
+/* Callers use these, never the table: they assert the contract on the way in and out, count and time. */
 void storage_close(struct storage *s); /* NULL is fine */
 storage_head_fn storage_head;
 storage_lookup_fn storage_lookup;

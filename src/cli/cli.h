@@ -27,6 +27,7 @@ enum cli_exit cli_exit_of(enum err_code code);
 enum cli_exit cli_fail(const struct cli_command *command, const struct err *err);
 
 extern const struct cli_command cli_append;
+extern const struct cli_command cli_backup;
 extern const struct cli_command cli_checkpoint;
 extern const struct cli_command cli_compact;
 extern const struct cli_command cli_delete;
@@ -34,6 +35,7 @@ extern const struct cli_command cli_dev;
 extern const struct cli_command cli_erase;
 extern const struct cli_command cli_prove;
 extern const struct cli_command cli_read;
+extern const struct cli_command cli_restore;
 extern const struct cli_command cli_retention;
 extern const struct cli_command cli_stat;
 extern const struct cli_command cli_streams;

@@ -116,7 +116,8 @@ static void read_on_done(struct client_read *r, const struct client_error *error
 	}
 }
 
-static const struct client_read_ops ops = {read_on_record, read_on_page, read_on_done};
+static const struct client_read_ops ops = {
+	.on_record = read_on_record, .on_page = read_on_page, .on_done = read_on_done};
 
 static void tail_again(void *arg)
 {

@@ -142,6 +142,8 @@ struct client_page {
 /* All optional but on_done. A record whose CRC is wrong ends the call with DATA_LOSS. */
 struct client_read_ops {
 	void (*on_record)(struct client_read *r, const struct record_view *record, void *arg);
+	/* The same, with its bytes as they came, tag and length before them. */
+	void (*on_entry)(struct client_read *r, const struct record_view *record, struct span entry, void *arg);
 	void (*on_page)(struct client_read *r, const struct client_page *page, void *arg);
 	/* Exactly once, and last; r is gone afterwards. GRPC_OK: complete. */
 	void (*on_done)(struct client_read *r, const struct client_error *error, void *arg);
@@ -180,6 +182,8 @@ struct client_read *client_subscribe(struct client *c, const struct client_query
 				     const struct client_read_ops *ops, void *arg);
 struct client_read *client_load(struct client *c, const struct client_load *load,
 				const struct client_read_ops *ops, void *arg);
+/* All there is, as it is stored: for a backup (journal/backup.h). */
+struct client_read *client_backup(struct client *c, const struct client_read_ops *ops, void *arg);
 /* on_done follows with CANCELLED. */
 void client_read_cancel(struct client_read *r);
 /* While held, no more than the HTTP/2 window arrives; the server's producer waits. */

@@ -151,11 +151,11 @@ static uint8_t *pack_load(const struct client *c, const struct client_load *l, s
 static enum err_code read_records(struct client_read *r, struct span *message, size_t *ret_records)
 {
 	struct record_view view;
-	struct span entry;
+	struct span entry, whole;
 
 	*ret_records = 0;
 	while (message->n && message->p[0] == FIELD_1_BYTES) {
-		enum err_code code = record_next(message, &entry, NULL, &r->fault);
+		enum err_code code = record_next(message, &entry, &whole, &r->fault);
 
 		if (!code)
 			code = record_decode(entry, &view, &r->fault);
@@ -164,6 +164,8 @@ static enum err_code read_records(struct client_read *r, struct span *message, s
 		++*ret_records;
 		if (r->ops.on_record)
 			r->ops.on_record(r, &view, r->arg);
+		if (r->ops.on_entry)
+			r->ops.on_entry(r, &view, whole, r->arg);
 	}
 	return ERR_OK;
 }
@@ -295,6 +297,16 @@ struct client_read *client_load(struct client *c, const struct client_load *load
 	uint8_t *bytes = pack_load(c, load, &n);
 
 	return read_start(c, JOURNAL_METHOD("Load"), CLIENT_LOAD, bytes, n, load->deadline_ms, ops, arg);
+}
+
+struct client_read *client_backup(struct client *c, const struct client_read_ops *ops, void *arg)
+{
+	PB(BackupRequest) r = CAIRN__JOURNAL__V1__BACKUP_REQUEST__INIT;
+	size_t n = 0;
+
+	r.journal = pb_bytes(span_str(c->journal));
+	uint8_t *bytes = client_pack(&r.base, &n);
+	return read_start(c, JOURNAL_METHOD("Backup"), CLIENT_READ, bytes, n, 0, ops, arg);
 }
 
 void client_read_cancel(struct client_read *r)

@@ -212,7 +212,7 @@ struct journal_query {
 	struct span name;    /* of the stream or category */
 	bool include_system; /* STORAGE_ALL: streams whose name begins with '$' too */
 	bool backward;       /* not with live */
-	bool live;           /* a subscription: goes on with every new record until it is closed */
+	bool live, raw;      /* a subscription: goes on with every new record; all as it is stored: a backup */
 	enum journal_from from;
 	uint64_t from_value; /* sequence, position or time, inclusive */
 	struct journal_cursor from_cursor;

@@ -133,6 +133,7 @@ static enum err_code check_query(const struct journal *j, const struct journal_q
 		return err_set(err, ERR_INVALID, "a subscription goes forward and has no end");
 	if (!q->live && q->from == FROM_END)
 		return err_set(err, ERR_INVALID, "only a subscription begins at the end");
+	must(!q->raw || (q->source == STORAGE_ALL && q->include_system && !q->backward && !q->live && !q->kinds));
 	if (q->type_count + q->stream_prefix_count > LIMIT_READ_FILTERS)
 		return err_set(err, ERR_INVALID, "more than %zu types and stream prefixes",
 			       LIMIT_READ_FILTERS);
@@ -317,6 +318,7 @@ enum err_code journal_read_open(struct journal *j, const struct journal_query *q
 		return code;
 	struct journal_read *r = read_new(j, mailbox, on_page, arg);
 	r->source = q->source;
+	r->raw = q->raw;
 	r->include_system = q->include_system;
 	r->backward = q->backward;
 	r->kinds = q->kinds;

@@ -47,7 +47,7 @@ struct journal_read {
 	/* What. */
 	enum storage_source source;
 	struct span name; /* owned */
-	bool include_system, backward, live, load, has_at_sequence;
+	bool include_system, backward, live, load, has_at_sequence, raw;
 	uint32_t kinds;
 	struct read_filter filter;
 	uint64_t records_left; /* UINT64_MAX: no maximum */

@@ -203,6 +203,7 @@ static struct storage_query query_of(const struct journal_read *r, uint64_t belo
 				  .name = r->name,
 				  .include_system = r->include_system,
 				  .backward = r->backward,
+				  .raw = r->raw,
 				  .kinds = r->kinds,
 				  .by_sequence = r->by_sequence,
 				  .from = r->at,

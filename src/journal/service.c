@@ -41,6 +41,7 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 		{.path = JOURNAL_METHOD("Erase"), .unary = service_erase, .arg = s},
 		{.path = JOURNAL_METHOD("SetRetention"), .unary = service_set_retention, .arg = s},
 		{.path = JOURNAL_METHOD("Compact"), .unary = service_compact, .arg = s},
+		{.path = JOURNAL_METHOD("Backup"), .open = service_backup_open, .arg = s},
 		{.path = JOURNAL_METHOD("Checkpoint"), .unary = service_checkpoint, .arg = s},
 		{.path = JOURNAL_METHOD("InclusionProof"), .unary = service_inclusion_proof, .arg = s},
 		{.path = JOURNAL_METHOD("ConsistencyProof"), .unary = service_consistency_proof, .arg = s},

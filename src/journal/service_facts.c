@@ -46,7 +46,7 @@ static void info_to(const struct journal_stream_info *info, PB(StreamInfo) *ret)
 static const char *const features[] = {
 	"append", "append-stream", "read", "load", "subscribe", "list-streams",
 	"sessions", "grants", "fences", "time-bounds", "groups",
-	"delete", "truncate", "erase", "retention", "compact", "checkpoint", "proofs",
+	"delete", "truncate", "erase", "retention", "compact", "backup", "checkpoint", "proofs",
 };
 static const struct {
 	const char *name;

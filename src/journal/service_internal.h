@@ -25,7 +25,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
-	struct grpc_method methods[22];
+	struct grpc_method methods[23];
 };
 
 /* service.c */
@@ -48,6 +48,7 @@ void service_actor_of(const struct grpc_call *call, char *actor, size_t size);
 /* service_read.c */
 void service_read_open(struct grpc_call *call, void *arg);
 void service_load_open(struct grpc_call *call, void *arg);
+void service_backup_open(struct grpc_call *call, void *arg);
 void service_subscribe_open(struct grpc_call *call, void *arg);
 void service_reads_drain(struct service_loop *l);
 

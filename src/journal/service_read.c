@@ -1,4 +1,4 @@
-/* Read, Load and Subscribe: pages of the journal, sent as they are.
+/* Read, Load, Subscribe and Backup: pages of the journal, sent as they are.
  *
  *	request ──▶ handle ──next──▶ page ──▶ sent ──▶ writable? ──next──▶ ...
  *
@@ -18,7 +18,7 @@
 #define READ_CALL_MAGIC 0x4ead0ca1
 struct read_call {
 	uint32_t magic;
-	enum read_kind { READ_READ, READ_LOAD, READ_SUBSCRIBE } kind;
+	enum read_kind { READ_READ, READ_LOAD, READ_SUBSCRIBE, READ_BACKUP } kind;
 	struct journal_service *service;
 	struct service_loop *loop;
 	struct grpc_call *call; /* the call outlives its on_done by this reference */
@@ -101,6 +101,7 @@ static size_t pack_fields(const struct read_call *rc, const struct journal_page 
 	service_cursor_to(&page->next, &cursor);
 	switch (rc->kind) {
 	case READ_READ:
+	case READ_BACKUP:
 		read.cursor = &cursor;
 		read.end = page->end;
 		return protobuf_c_message_pack(&read.base, out);
@@ -301,6 +302,14 @@ static enum err_code read_call_start_query(struct read_call *rc, struct span mes
 			return err_set(err, ERR_INVALID, "the request is no ReadRequest");
 		if (service_check_journal(pb->journal, err) || query_of_read(pb, a, &query, err))
 			return err->code;
+	} else if (rc->kind == READ_BACKUP) {
+		PB(BackupRequest) *pb = (void *)grpc_unpack(PB_TYPE(backup_request), a, message);
+
+		if (!pb)
+			return err_set(err, ERR_INVALID, "the request is no BackupRequest");
+		if (service_check_journal(pb->journal, err))
+			return err->code;
+		query.raw = query.include_system = true;
 	} else {
 		PB(SubscribeRequest) *pb = (void *)grpc_unpack(PB_TYPE(subscribe_request), a, message);
 
@@ -431,6 +440,11 @@ void service_read_open(struct grpc_call *call, void *arg)
 void service_load_open(struct grpc_call *call, void *arg)
 {
 	read_call_open(call, arg, READ_LOAD);
+}
+
+void service_backup_open(struct grpc_call *call, void *arg)
+{
+	read_call_open(call, arg, READ_BACKUP);
 }
 
 static void subscription_end(struct read_call *rc)

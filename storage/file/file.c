@@ -12,6 +12,8 @@
 #include "base/must.h"
 #include "storage/file/backend.h"
 
+#define RESTORING_NAME "restoring"
+
 const struct file_options file_options_default = {
 	.io = &file_posix,
 	.segment_bytes = FILE_SEGMENT_BYTES,
@@ -55,6 +57,9 @@ static struct file_store *store_new(const struct storage_config *config, const s
 	s->dir = mem_xdup(config->location.p, config->location.n);
 	s->index_dir = options->index_dir ? mem_xstrdup(options->index_dir) : mem_xprintf("%s/index", s->dir);
 	s->read_only = config->read_only;
+	s->restoring = config->restore != NULL;
+	if (config->restore)
+		memcpy(s->journal_id, config->restore, sizeof(s->journal_id));
 	s->lock_fd = -1;
 	s->marks = marks_new();
 	file_segments_init(&s->segments, s->io, s->dir, options->segment_bytes);
@@ -105,6 +110,49 @@ static void store_free(struct file_store *s)
 	mem_free(s);
 }
 
+/* While a backup is restored a file says so, which is there before the first segment and goes last. */
+static enum err_code check_restoring(struct file_store *s, struct err *err)
+{
+	char *path = mem_xprintf("%s/" RESTORING_NAME, s->dir);
+	int fd = s->io->open(s->io->arg, path, FILEIO_READ);
+	enum err_code code = ERR_OK;
+	if (fd >= 0) {
+		s->io->close(s->io->arg, fd);
+		code = err_set(err, ERR_CONFLICT,
+			       "%s holds a restore that has not come to its end: delete it and restore again",
+			       s->dir);
+	} else if (fd != -ENOENT) {
+		code = err_set_errno(err, ERR_IO, -fd, "cannot open %s", path);
+	}
+	mem_free(path);
+	return code;
+}
+
+enum err_code file_begin_restoring(struct file_store *s, struct err *err)
+{
+	char *path = mem_xprintf("%s/" RESTORING_NAME, s->dir);
+	int fd = s->io->open(s->io->arg, path, FILEIO_WRITE | FILEIO_CREATE | FILEIO_EMPTY);
+	int r = fd < 0 ? fd : s->io->fdatasync(s->io->arg, fd);
+	if (fd >= 0)
+		s->io->close(s->io->arg, fd);
+	if (!r)
+		r = s->io->sync_dir(s->io->arg, s->dir);
+	enum err_code code = r ? err_set_errno(err, ERR_IO, -r, "cannot make %s", path) : ERR_OK;
+	mem_free(path);
+	return code;
+}
+
+static enum err_code file_restored(struct storage *storage, struct err *err)
+{
+	struct file_store *s = file_store_of(storage);
+	char *path = mem_xprintf("%s/" RESTORING_NAME, s->dir);
+	int r = s->io->unlink(s->io->arg, path);
+	if (!r)
+		r = s->io->sync_dir(s->io->arg, s->dir);
+	mem_free(path);
+	return r ? err_set_errno(err, ERR_IO, -r, "cannot take the mark of restoring out of %s", s->dir) : ERR_OK;
+}
+
 enum err_code file_open_with(const struct storage_config *config, const struct file_options *options,
 			     struct storage **ret, struct err *err)
 {
@@ -116,6 +164,8 @@ enum err_code file_open_with(const struct storage_config *config, const struct f
 	enum err_code code = s->read_only ? ERR_OK : make_dir(s, err);
 	if (!code)
 		code = file_lock(s, config->address, err);
+	if (!code)
+		code = check_restoring(s, err);
 	if (!code)
 		code = file_recover(s, err);
 	if (code) {
@@ -221,4 +271,5 @@ const struct storage_ops storage_file = {
 	.tile_put = file_tile_put,
 	.tile_get = file_tile_get,
 	.directory = file_directory,
+	.restored = file_restored,
 };

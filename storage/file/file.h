@@ -59,6 +59,7 @@ struct file_store {
 	char *dir, *index_dir;
 	bool read_only;
 	int lock_fd;
+	bool restoring; /* a backup is to be restored into it: journal_id is given */
 	struct index *index;
 	struct segments segments;
 	uint8_t journal_id[16];
@@ -118,6 +119,8 @@ enum err_code file_recover(struct file_store *s, struct err *err);
 /* file.c: makes the journal's own directory durable, before anything is in it: it may be there because an
  * operator, or a start that was cut short, has just made it. */
 enum err_code file_sync_parent(struct file_store *s, struct err *err);
+/* Marks the directory, durably, as one that nobody can open until file_restored(). */
+enum err_code file_begin_restoring(struct file_store *s, struct err *err);
 
 /* writer.c */
 storage_append_fn file_append;

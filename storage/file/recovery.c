@@ -143,9 +143,12 @@ static enum err_code begin_journal(struct recovery *r, struct err *err)
 			       s->dir,
 			       (unsigned long long)(r->clean ? r->clean_mark.head : r->mark.position + 1),
 			       s->dir, s->index_dir);
-	uuid_v4(s->journal_id);
+	if (!s->restoring)
+		uuid_v4(s->journal_id);
 	memcpy(s->segments.journal_id, s->journal_id, 16);
 	enum err_code code = file_sync_parent(s, err);
+	if (!code && s->restoring)
+		code = file_begin_restoring(s, err);
 	if (!code)
 		code = file_make_segment(s, 1, 0, &fd, err);
 	if (code)
@@ -649,6 +652,9 @@ static enum err_code recover(struct recovery *r, struct err *err)
 	enum err_code code = list_directory(r, err);
 	if (!code)
 		code = read_clean(r, err);
+	if (!code && s->restoring && r->found_n > 0)
+		return err_set(err, ERR_CONFLICT, "%s has a journal: a backup is restored into an empty store only",
+			       s->dir);
 	if (!code && s->read_only && r->found_n == 0)
 		return err_set(err, ERR_NOT_FOUND, "%s has no journal", s->dir);
 	if (!code)

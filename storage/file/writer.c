@@ -217,13 +217,18 @@ static void publish(struct file_store *s, uint64_t frame_at, const struct storag
 	for (size_t i = 0; i < count; i++) {
 		file_segment_note(s->last, records[i].position, offset);
 		offset += records[i].bytes.n;
-		file_facts_update(s, &records[i]);
+		if (!records[i].removed)
+			file_facts_update(s, &records[i]);
 	}
 	must(offset == s->last_end);
 	atomic_store_explicit(&s->last->end, offset, memory_order_release);
 	must(pthread_rwlock_wrlock(&s->lock) == 0);
 	for (size_t i = 0; i < count; i++) {
 		struct record_act act;
+		if (records[i].removed) {
+			file_recent_add_removed(s->filling, records[i].bytes.n);
+			continue;
+		}
 		bool acts = file_act_of(&records[i], &act);
 		if (acts)
 			marks_apply(s->marks, records[i].stream, records[i].position, &act);
@@ -231,7 +236,8 @@ static void publish(struct file_store *s, uint64_t frame_at, const struct storag
 	}
 	s->filling->frame_segment = s->last->number;
 	s->filling->frame_offset = frame_at;
-	s->last_commit = records[count - 1].commit_time;
+	if (!records[count - 1].removed)
+		s->last_commit = records[count - 1].commit_time;
 	atomic_store_explicit(&s->head, records[count - 1].position + 1, memory_order_release);
 	must(pthread_rwlock_unlock(&s->lock) == 0);
 }

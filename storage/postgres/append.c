@@ -426,6 +426,8 @@ enum storage_outcome pg_append(struct storage *s, uint64_t expected_head, const 
 	struct err why = {0};
 	char state[6] = "";
 	bool written = false, acts = false;
+	if (count > 0 && records[0].removed)
+		return pg_append_removed(pg, records, count, err);
 	/* Usually all is known, from the look-up before. */
 	if (pg->facts.head != expected_head) {
 		pg_facts_forget(&pg->facts);

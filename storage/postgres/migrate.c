@@ -29,7 +29,9 @@ enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err
 	PQclear(r);
 	if (!ret->there)
 		return ERR_OK;
-	if (pg_exec(conn, "SELECT schema, needs FROM cairn.meta", NULL, PG_ANSWER_MS, &r, NULL, err) != PG_DONE)
+	if (pg_exec(conn,
+		    "SELECT schema, needs, coalesce((to_jsonb(m) ->> 'restoring')::boolean, false) FROM cairn.meta m",
+		    NULL, PG_ANSWER_MS, &r, NULL, err) != PG_DONE)
 		return err_wrap(err, "reading the schema's level");
 	enum err_code code = ERR_OK;
 	if (PQntuples(r) != 1) {
@@ -37,6 +39,7 @@ enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err
 	} else {
 		ret->schema = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
 		ret->needs = (int)strtol(PQgetvalue(r, 0, 1), NULL, 10);
+		ret->restoring = strcmp(PQgetvalue(r, 0, 2), "t") == 0;
 	}
 	PQclear(r);
 	return code;
@@ -83,6 +86,10 @@ enum err_code pg_make_ready(struct pg_conn *conn, bool may_create, struct err *e
 	}
 	if (!level.there)
 		return err_set(err, ERR_UNSUPPORTED, "the database has no journal: cairnd migrate up --storage URI");
+	if (level.restoring && !conn->pg->restoring)
+		return err_set(err, ERR_CONFLICT,
+			       "the database holds a restore that has not come to its end: DROP SCHEMA cairn "
+			       "CASCADE, and restore again");
 	if (level.needs > own_level())
 		return err_set(err, ERR_UNSUPPORTED,
 			       "the database's schema is of level %d and needs programs of level %d, this one is of "

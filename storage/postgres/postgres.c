@@ -42,6 +42,7 @@ const struct storage_ops storage_postgres = {
 	.ready = pg_ready,
 	.migrate = pg_migrate,
 	.is_shared = pg_is_shared,
+	.restored = pg_restored,
 };
 
 struct pg *pg_of(struct storage *s)
@@ -215,6 +216,10 @@ static enum err_code pg_open(const struct storage_config *config, struct storage
 	enum err_code code = pg_target_set(pg, config->location, err);
 	if (!code)
 		code = begin(pg, err);
+	if (!code && config->restore) {
+		pg->restoring = true;
+		code = pg_begin_restoring(pg, config->restore, err);
+	}
 	if (code) {
 		pg_free(pg);
 		return code;

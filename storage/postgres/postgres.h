@@ -169,6 +169,7 @@ struct pg {
 	uint32_t magic;
 	char *conninfo; /* a URI or key words; empty: the environment's */
 	uint8_t journal_id[16];
+	bool restoring; /* a backup is restored into it */
 	atomic_bool closing;
 
 	pthread_mutex_t lock; /* guards known and lost_text */
@@ -220,6 +221,15 @@ enum err_code pg_facts_learn(struct pg *pg, const struct span *names, size_t nam
 /* Ends the transaction in which the row was taken. */
 void pg_roll_back(struct pg *pg);
 
+/* ---- restoring a backup (restore.c) ----------------------------------------------------------- */
+
+/* ERR_CONFLICT: there is a journal. */
+enum err_code pg_begin_restoring(struct pg *pg, const uint8_t journal_id[16], struct err *err);
+/* A batch of records of which nothing but the leaf hash is left. */
+enum storage_outcome pg_append_removed(struct pg *pg, const struct storage_record *records, size_t count,
+				       struct err *err);
+storage_restored_fn pg_restored;
+
 /* ---- other writers (watch.c) ------------------------------------------------------------------ */
 
 void pg_watch_init(struct pg_watch *w);
@@ -234,6 +244,7 @@ storage_ready_fn pg_ready;
 struct pg_level {
 	bool there; /* the schema is */
 	int schema, needs;
+	bool restoring; /* it holds a restore that has not come to its end */
 };
 enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err *err);
 /* The database is ready for this program: an empty one is made ready, if the role may. */

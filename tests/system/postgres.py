@@ -115,6 +115,11 @@ def new_database():
     return _shared.uri(name)
 
 
+def ask(uri, text):
+    """What new_database()'s server answers to a statement, in that database."""
+    return _shared.sql(text, uri.rsplit("/", 1)[1])
+
+
 BACKENDS = ["memory", "file", "postgres"]
 
 

@@ -404,7 +404,8 @@ static void on_read_done(struct client_read *r, const struct client_error *error
 	snprintf(rig->text, sizeof(rig->text), "%.*s", SPAN_ARG(error->text));
 }
 
-static const struct client_read_ops read_ops = {on_record, on_page, on_read_done};
+static const struct client_read_ops read_ops = {
+	.on_record = on_record, .on_page = on_page, .on_done = on_read_done};
 
 static void read_stream(struct rig *rig, const char *name)
 {

@@ -137,7 +137,8 @@ static void on_read_done(struct client_read *r, const struct client_error *error
 	rig->read_code = error->code;
 }
 
-static const struct client_read_ops read_ops = {on_record, on_page, on_read_done};
+static const struct client_read_ops read_ops = {
+	.on_record = on_record, .on_page = on_page, .on_done = on_read_done};
 
 Test(service, an_append_waits_for_the_sequencer)
 {
