@@ -71,7 +71,11 @@
 #define LIMIT_HTTP_BODY_BYTES (12 * MIB)	 /* what the function would take */
 #define LIMIT_EVENTS_SILENCE_MS 15000		 /* then a comment, so that proxies on the way do not give up */
 #define LIMIT_ENTITY_QUEUE ((size_t)1000)	 /* commands that wait for one entity */
-#define LIMIT_EVENTS_IN_HAND_BYTES (4 * MIB)	 /* of one event log, with this proxy; then the journal waits */
+#define LIMIT_EVENTS_IN_HAND_BYTES (4 * MIB)	 /* of one source, with this proxy; then the journal waits */
+#define LIMIT_TOPIC_NAME_BYTES ((size_t)200)	 /* part of streams' and groups' names */
+#define LIMIT_CLOUD_EVENT_BYTES (8 * MIB)	 /* a topic's event decoded: its data, and a list of its metadata */
+#define LIMIT_PUBLISHING_BYTES (16 * MIB)	 /* of events on their way to topics; then the next ones wait */
+#define LIMIT_TOPICS_COUNTED ((size_t)1000)	 /* that metrics name: a function may come with others every day */
 #define LIMIT_FORWARD_DEPTH 32			 /* hops of one command */
 #define LIMIT_ANSWERS_BYTES (24 * MIB)		 /* answers of one stream that wait for its client */
 

@@ -1,4 +1,5 @@
-/* What becomes of the function's answers to a command: side effects, forward, reply; and what waits for that. */
+/* What becomes of the function's answers to a command: side effects, forward, reply; and what waits for that. A reply
+ * to a method with a topic is published on its way, by whichever command it is the answer of. */
 #include <config.h>
 
 #include <stdio.h>
@@ -7,7 +8,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "base/plant.h"
 #include "proxy/command.h"
+#include "proxy/router_core.h"
 #include "proxy/spec.h"
 #include "proxy/wire.h"
 
@@ -111,6 +114,9 @@ static struct command *run_child(struct command *c, const struct spec_method *ta
 	child->depth = c->depth + 1;
 	child->hops = hop_new(c, effect);
 	child->asked = effect ? NULL : c->asked;
+	child->publishes = effect ? NULL : c->publishes;
+	if (target->out_topic.n && plant("forward-target-publishes"))
+		child->publishes = target;
 	child->entity.deadline_ms = effect ? -1 : command_deadline_left_ms(c);
 	if (child->depth > LIMIT_FORWARD_DEPTH) {
 		char text[256];
@@ -228,19 +234,68 @@ static bool same_metadata(const struct metadata *a, const struct metadata *b)
 	return true;
 }
 
-/* Metadata that is the command's own, echoed, counts as none. */
-static void reply(struct command *c, const Cloudstate__Reply *r)
+static void pass_on(struct command *c)
+{
+	if (c->sink && c->sink->on_reply)
+		c->sink->on_reply(c->sink_arg, &c->reply, c->reply_metadata);
+}
+
+/* The command may be gone afterwards. */
+static void published(void *arg, const struct outcome *outcome)
+{
+	struct command *c = OBJ_CAST(struct command, arg, COMMAND_MAGIC);
+	c->publishing = false;
+	if (outcome->code != GRPC_OK)
+		fail(c, outcome);
+	else
+		pass_on(c);
+	command_finish_answer(c);
+	command_go_on(c);
+}
+
+static void published_unheard(void *arg, const struct outcome *outcome)
+{
+	(void)arg;
+	(void)outcome;
+}
+
+/* True: it is waited for. */
+static bool publish(struct command *c)
+{
+	struct err err = {0};
+	bool early = plant("answer-before-its-publication");
+	enum err_code code = publisher_publish(router_publisher(c->router), c->publishes, &c->reply, c->reply_metadata,
+					       early ? published_unheard : published, c, &err);
+	c->publishing = !code && !early;
+	if (!code && early)
+		pass_on(c);
+	if (!code)
+		return c->publishing;
+	if (code != ERR_UNAVAILABLE)
+		router_report(c->router, span_str(err.text));
+	fail(c, &(struct outcome){.code = code == ERR_UNAVAILABLE ? GRPC_UNAVAILABLE
+					  : code == ERR_INVALID   ? GRPC_INTERNAL
+								  : GRPC_RESOURCE_EXHAUSTED,
+				  .message = span_str(err.text)});
+	return false;
+}
+
+/* Metadata that is the command's own, echoed, counts as none. True: it is waited for. */
+static bool reply(struct command *c, const Cloudstate__Reply *r)
 {
 	static const struct metadata none;
 	if (!r->payload)
-		return;
-	struct any payload = wire_any(r->payload);
+		return false;
 	const struct metadata *metadata = metadata_of(c, r->metadata);
-	check_reply_type(c, payload.type_url);
-	if (!metadata || same_metadata(metadata, c->entity.metadata))
+	c->reply = wire_any(r->payload);
+	check_reply_type(c, c->reply.type_url);
+	if (!metadata || (same_metadata(metadata, c->entity.metadata) && !plant("echoed-metadata-published")))
 		metadata = &none;
-	if (c->sink && c->sink->on_reply)
-		c->sink->on_reply(c->sink_arg, &payload, metadata);
+	c->reply_metadata = metadata;
+	if (c->publishes)
+		return publish(c);
+	pass_on(c);
+	return false;
 }
 
 static void relay_reply(void *arg, const struct any *payload, const struct metadata *metadata)
@@ -307,9 +362,9 @@ static bool work(struct command *c)
 		if (run_effect(c, c->answer.effects[c->effect_next++]))
 			return false;
 	const Cloudstate__ClientAction *action = c->answer.action;
-	if (action && action->action_case == ACTION(REPLY))
-		reply(c, action->reply);
-	else if (action && action->action_case == ACTION(FAILURE))
+	if (action && action->action_case == ACTION(REPLY) && reply(c, action->reply))
+		return false;
+	if (action && action->action_case == ACTION(FAILURE))
 		fail(c, &(struct outcome){.code = GRPC_UNKNOWN,
 					  .message = wire_span(action->failure->description),
 					  .failure = true});

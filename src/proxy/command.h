@@ -26,6 +26,7 @@ struct command {
 	struct spec *spec;
 	const struct spec_method *method;
 	const struct spec_method *asked; /* whose output type the final reply should have; NULL: any */
+	const struct spec_method *publishes; /* to whose topic the final replies go first; NULL: to none */
 	struct service_stats *stats;
 	struct entity_command entity;
 	struct any input; /* of a streamed input that is this one message: forwards, effects, events */
@@ -54,6 +55,9 @@ struct command {
 	size_t effect_next;
 	struct command *child; /* the forward or synchronous effect that is waited for */
 	bool child_forward;
+	struct any reply; /* that is being published */
+	const struct metadata *reply_metadata;
+	bool publishing;
 	struct list later; /* of struct later_answer: came while another one was worked off */
 	size_t later_bytes;
 

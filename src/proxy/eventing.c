@@ -11,7 +11,7 @@
 #include "base/plant.h"
 #include "base/random.h"
 #include "journal/client_group.h"
-#include "proxy/entity.h"
+#include "proxy/event_source.h"
 #include "proxy/spec_eventing.h"
 
 #define EVENTING_MAGIC 0x4576656eu
@@ -38,6 +38,7 @@ struct subscription {
 	struct spec *spec; /* a reference; service and source are its */
 	const struct spec_service *service;
 	const struct spec_source *source;
+	const struct event_source *from; /* what it is in the journal */
 	struct service_stats *stats;
 	char *group, *category;
 
@@ -67,10 +68,8 @@ struct lane {
 struct event {
 	struct list_node node;
 	struct lane *lane;
-	uint64_t position;
-	struct wall_time commit_time;
-	uint8_t id[RECORD_ID_BYTES];
-	struct span type, data; /* behind it */
+	struct record_view record; /* its bytes are behind it */
+	size_t bytes;		   /* of all this */
 };
 
 /* A stream one of whose events was given back. */
@@ -86,11 +85,6 @@ static void subscription_settle(struct subscription *s);
 
 /* --- events in hand --------------------------------------------------------------------------------------- */
 
-static size_t event_bytes(const struct event *e)
-{
-	return sizeof *e + e->type.n + e->data.n;
-}
-
 /* More of them than this proxy wants to keep in memory: the journal waits. */
 static void update_hold(struct subscription *s)
 {
@@ -104,27 +98,41 @@ static void update_hold(struct subscription *s)
 static void event_free(struct event *e)
 {
 	struct subscription *s = e->lane->subscription;
-	s->bytes -= event_bytes(e);
+	s->bytes -= e->bytes;
 	s->stats->delivering--;
 	mem_free(e);
 }
 
+/* The part of a record, copied to *at, which moves on. */
+static struct span keep(struct span part, uint8_t **at)
+{
+	struct span kept = span_of(*at, part.n);
+	if (part.n)
+		memcpy(*at, part.p, part.n);
+	*at += part.n;
+	return kept;
+}
+
 static struct event *event_new(struct lane *lane, const struct record_view *record)
 {
-	struct event *e = mem_xalloc(sizeof *e + record->type.n + record->data.n);
-	uint8_t *bytes = (uint8_t *)(e + 1);
-	if (record->type.n)
-		memcpy(bytes, record->type.p, record->type.n);
-	if (record->data.n)
-		memcpy(bytes + record->type.n, record->data.p, record->data.n);
-	e->type = span_of(bytes, record->type.n);
-	e->data = span_of(bytes + record->type.n, record->data.n);
+	size_t bytes = record->id.n + record->type.n + record->content_type.n + record->metadata_fields.n +
+		       record->data.n;
+	struct event *e = mem_xalloc(sizeof *e + bytes);
+	uint8_t *at = (uint8_t *)(e + 1);
+	e->record = (struct record_view){.position = record->position,
+					 .sequence = record->sequence,
+					 .commit_time = record->commit_time,
+					 .kind = record->kind,
+					 .content = record->content,
+					 .stream = lane->stream};
+	e->record.id = keep(record->id, &at);
+	e->record.type = keep(record->type, &at);
+	e->record.content_type = keep(record->content_type, &at);
+	e->record.metadata_fields = keep(record->metadata_fields, &at);
+	e->record.data = keep(record->data, &at);
 	e->lane = lane;
-	e->position = record->position;
-	e->commit_time = record->commit_time;
-	if (record->id.n == RECORD_ID_BYTES)
-		memcpy(e->id, record->id.p, RECORD_ID_BYTES);
-	lane->subscription->bytes += event_bytes(e);
+	e->bytes = sizeof *e + bytes;
+	lane->subscription->bytes += e->bytes;
 	lane->subscription->stats->delivering++;
 	return e;
 }
@@ -187,10 +195,10 @@ static struct tries *count_failure(struct subscription *s, const struct event *e
 		t = mem_xalloc(sizeof *t);
 		map_put(&s->failed, e->lane->stream, t);
 	}
-	if (t->position != e->position)
-		*t = (struct tries){.position = e->position};
+	if (t->position != e->record.position)
+		*t = (struct tries){.position = e->record.position};
 	t->count++;
-	t->expected = e->position;
+	t->expected = e->record.position;
 	t->expecting = true;
 	return t;
 }
@@ -231,12 +239,12 @@ static void give_back(struct event *e, const struct outcome *outcome)
 	int64_t ms = retry_after_ms(s, t->count);
 	s->stats->delivery_failures++;
 	log_warn("event not delivered: it comes again", LOG_SPAN("service", s->service->name),
-		 LOG_SPAN("stream", lane->stream), LOG_U64("position", e->position), LOG_SPAN("type", e->type),
-		 LOG_U64("tries", t->count), LOG_I64("again_ms", ms), LOG_STR("code", grpc_code_name(outcome->code)),
-		 LOG_SPAN("message", outcome->message));
+		 LOG_SPAN("stream", lane->stream), LOG_U64("position", e->record.position),
+		 LOG_SPAN("type", e->record.type), LOG_U64("tries", t->count), LOG_I64("again_ms", ms),
+		 LOG_STR("code", grpc_code_name(outcome->code)), LOG_SPAN("message", outcome->message));
 	lane_drop_waiting(lane);
 	if (s->consumer && !s->finished)
-		client_consumer_nack(s->consumer, e->position, (uint32_t)ms);
+		client_consumer_nack(s->consumer, e->record.position, (uint32_t)ms);
 }
 
 static void forget_failure(struct subscription *s, struct span stream)
@@ -267,10 +275,10 @@ static void finish_event(struct event *e, const struct outcome *outcome)
 	bool done = outcome->code == GRPC_OK || (outcome->failure && s->eventing->config.failure_is_done);
 	if (done) {
 		s->stats->delivered++;
-		int64_t lag_us = clock_wall(s->eventing->config.clock).us - e->commit_time.us;
+		int64_t lag_us = clock_wall(s->eventing->config.clock).us - e->record.commit_time.us;
 		s->stats->delivery_lag_us = lag_us > 0 ? (uint64_t)lag_us : 0;
 		forget_failure(s, lane->stream);
-		acknowledge(s, e->position);
+		acknowledge(s, e->record.position);
 	} else {
 		give_back(e, outcome);
 	}
@@ -293,75 +301,59 @@ static void delivery_on_end(void *arg, const struct outcome *outcome)
 
 static const struct reply_sink delivery_sink = {.on_end = delivery_on_end};
 
-/* The event as a CloudEvent, in binary mode. */
-static struct metadata describe(const struct event *e, struct metadata_entry entries[7], char id[UUID_TEXT_BYTES],
-				char time[32])
-{
-	const struct subscription *s = e->lane->subscription;
-	struct span subject = span_skip(e->lane->stream, span_str(s->category).n);
-	uuid_format(e->id, id);
-	wall_format(e->commit_time, time);
-	entries[0] = (struct metadata_entry){.key = SPAN("ce-id"), .value = span_str(id)};
-	entries[1] = (struct metadata_entry){.key = SPAN("ce-source"), .value = s->source->name};
-	entries[2] = (struct metadata_entry){.key = SPAN("ce-specversion"), .value = SPAN("1.0")};
-	entries[3] = (struct metadata_entry){.key = SPAN("ce-type"), .value = e->type};
-	entries[4] = (struct metadata_entry){.key = SPAN("Content-Type"),
-					     .value = SPAN("application/vnd.cloudstate.protobuf.any")};
-	entries[5] = (struct metadata_entry){.key = SPAN("ce-subject"),
-					     .value = subject.n ? span_skip(subject, 1) : subject};
-	entries[6] = (struct metadata_entry){.key = SPAN("ce-time"), .value = span_str(time)};
-	return (struct metadata){entries, 7};
-}
-
-static void deliver(struct event *e, const struct spec_method *method)
+static void deliver(struct event *e, const struct spec_method *method, const struct any *payload,
+		    const struct metadata *metadata)
 {
 	struct subscription *s = e->lane->subscription;
-	struct metadata_entry entries[7];
-	char id[UUID_TEXT_BYTES], time[32];
 	if (plant("event-acknowledged-before-its-answer"))
-		acknowledge(s, e->position);
-	struct metadata metadata = describe(e, entries, id, time);
+		acknowledge(s, e->record.position);
 	s->running++;
-	router_deliver(s->eventing->config.router, method,
-		       &(struct any){.type_url = e->type, .value = e->data}, &metadata, &delivery_sink, e);
+	router_deliver(s->eventing->config.router, method, payload, metadata, &delivery_sink, e);
 }
 
 /* Nothing is passed over: an event that no method takes stands in the way of its entity's others. */
-static void refuse_unknown(struct event *e)
+static void refuse_unknown(struct event *e, struct span type_url)
 {
 	struct subscription *s = e->lane->subscription;
 	char text[ERR_TEXT_MAX];
-	snprintf(text, sizeof text, "no method of %.*s takes events of type %.*s from the event log \"%.*s\"",
-		 SPAN_ARG(s->service->name), SPAN_ARG(e->type), SPAN_ARG(s->source->name));
+	snprintf(text, sizeof text, "no method of %.*s takes events of type %.*s from the %s \"%.*s\"",
+		 SPAN_ARG(s->service->name), SPAN_ARG(type_url), s->from->what, SPAN_ARG(s->source->name));
 	finish_event(e, &(struct outcome){.code = GRPC_UNIMPLEMENTED, .message = span_str(text)});
+}
+
+/* Under way, or finished by a failure. */
+static void begin(struct event *e)
+{
+	struct subscription *s = e->lane->subscription;
+	struct metadata metadata;
+	struct arena arena;
+	struct any payload;
+	arena_init(&arena, LIMIT_CLOUD_EVENT_BYTES);
+	if (s->from->read(&e->record, s->source->name, &arena, &payload, &metadata)) {
+		finish_event(e, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
+						  .message = SPAN("out of memory for the event")});
+	} else {
+		const struct spec_method *method = spec_method_of_event(s->service, s->source, payload.type_url);
+		if (method)
+			deliver(e, method, &payload, &metadata);
+		else
+			refuse_unknown(e, payload.type_url);
+	}
+	arena_release(&arena);
 }
 
 /* The lane may be gone afterwards. */
 static void run_next(struct lane *lane)
 {
-	struct subscription *s = lane->subscription;
 	struct list_node *n;
 	while (!lane->running && (n = list_pop_front(&lane->waiting))) {
-		struct event *e = CONTAINER_OF(n, struct event, node);
-		const struct spec_method *method = spec_method_of_event(s->service, s->source, e->type);
-		lane->running = e;
-		if (method)
-			deliver(e, method);
-		else
-			refuse_unknown(e);
+		lane->running = CONTAINER_OF(n, struct event, node);
+		begin(lane->running);
 	}
 	lane_free_if_empty(lane);
 }
 
 /* --- the consumer -------------------------------------------------------------------------------------------- */
-
-/* Events of entities that are kept as events, and whose content is still there. */
-static bool is_wanted(const struct record_view *record)
-{
-	struct span mark;
-	return record->kind == RECORD_EVENT && record->content == RECORD_BODY &&
-	       entity_kind_of_record(record, &mark) == &entity_event_sourced;
-}
 
 static void consumer_on_record(struct client_consumer *k, const struct record_view *record, void *arg)
 {
@@ -371,7 +363,7 @@ static void consumer_on_record(struct client_consumer *k, const struct record_vi
 		return; /* it comes again, to whoever consumes next */
 	if (is_early(s, record))
 		return;
-	if (!is_wanted(record)) {
+	if (!s->from->wanted(record)) {
 		acknowledge(s, record->position);
 		return;
 	}
@@ -386,8 +378,8 @@ static void consumer_on_active(struct client_consumer *k, uint64_t position, voi
 	struct subscription *s = OBJ_CAST(struct subscription, arg, SUBSCRIPTION_MAGIC);
 	(void)k;
 	s->active = true;
-	log_info("event log consumed", LOG_SPAN("service", s->service->name), LOG_SPAN("event_log", s->source->name),
-		 LOG_STR("group", s->group), LOG_U64("position", position));
+	log_info("events consumed", LOG_SPAN("service", s->service->name), LOG_STR("from", s->from->what),
+		 LOG_SPAN("name", s->source->name), LOG_STR("group", s->group), LOG_U64("position", position));
 }
 
 static void consumer_on_done(struct client_consumer *k, const struct client_error *error, void *arg)
@@ -406,8 +398,8 @@ static void consumer_on_done(struct client_consumer *k, const struct client_erro
 	if (error->code == GRPC_CANCELLED)
 		return; /* the client goes */
 	if (!away)
-		log_warn("event log not consumed", LOG_SPAN("service", s->service->name),
-			 LOG_SPAN("event_log", s->source->name), LOG_STR("group", s->group),
+		log_warn("events not consumed", LOG_SPAN("service", s->service->name), LOG_STR("from", s->from->what),
+			 LOG_SPAN("name", s->source->name), LOG_STR("group", s->group),
 			 LOG_STR("code", grpc_code_name(error->code)), LOG_SPAN("error", error->text));
 	loop_timer_set(s->again, away ? AGAIN_MS : REFUSED_AGAIN_MS);
 }
@@ -493,9 +485,10 @@ static void subscribe(struct eventing *e, struct spec *spec, const struct spec_m
 	s->spec = spec_ref(spec);
 	s->service = method->service;
 	s->source = &method->source;
+	s->from = event_source_of(method->source.kind);
 	s->stats = router_stats_of(e->config.router, method->service->name);
-	s->category = mem_xprintf("%.*s%.*s", SPAN_ARG(ns), SPAN_ARG(source));
-	s->group = mem_xprintf("%.*s%.*s|%.*s", SPAN_ARG(ns), SPAN_ARG(group), SPAN_ARG(source));
+	s->category = mem_xprintf("%s%.*s%.*s", s->from->prefix, SPAN_ARG(ns), SPAN_ARG(source));
+	s->group = mem_xprintf("%.*s%.*s|%s%.*s", SPAN_ARG(ns), SPAN_ARG(group), s->from->prefix, SPAN_ARG(source));
 	s->again = loop_timer_new(e->config.loop, consume, s);
 	list_init(&s->lanes);
 	map_init(&s->by_stream);
@@ -515,7 +508,7 @@ static void take_over(void *arg, struct spec *spec)
 		const struct spec_service *service = &spec->services[i];
 		for (size_t k = 0; k < service->method_count; k++) {
 			const struct spec_method *m = &service->methods[k];
-			if (m->source.kind == SPEC_SOURCE_EVENT_LOG && spec_source_is_first(m))
+			if (spec_source_is_first(m))
 				subscribe(e, spec, m);
 		}
 	}

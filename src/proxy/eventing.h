@@ -1,14 +1,15 @@
-/* Event logs: the events of entities, handed to the methods of the function that ask for them by the option
- * (cloudstate.eventing).in.event_log (contract, section 8). Topics are not run here.
+/* Event logs and topics: the events of entities, and what was published, handed to the methods of the function that
+ * ask for them by the option (cloudstate.eventing).in (contract, section 8).
  *
  *	struct eventing *e = eventing_new(&config);	// follows the router's spec from now on
  *	eventing_drain(e, done, arg);			// no more deliveries; those under way end first
  *	eventing_free(e);				// after the journal's client
  *
  * Each source of a service is one subscription: a consumer of a durable group of the journal (journal/
- * client_group.h), of which one is active across all proxies. Of one entity's events one is delivered at a time,
- * in order; other entities' go on. An event is acknowledged when its method has answered, forwards and effects
- * included; one that fails is given back and comes again after a delay, its entity's later ones behind it:
+ * client_group.h), of which one is active across all proxies. Of one entity's events, or of one key's of a topic, one
+ * is delivered at a time, in order; others' go on. An event is acknowledged when its method has answered, forwards,
+ * effects and publications included; one that fails is given back and comes again after a delay, its entity's later
+ * ones behind it:
  *
  *	             ┌─────────────── none of its entity is under way ───────────────┐
  *	arrives ──▶ waits ──▶ under way ──OK──▶ acknowledged                        the next one

@@ -133,25 +133,10 @@ static void log_service(const struct proxy *p, const struct spec_service *servic
 	buf_release(&grpcurl);
 }
 
-/* Topics are not run here: who declares one must know. */
-static void log_topics(const struct spec_service *service)
-{
-	for (size_t i = 0; i < service->method_count; i++) {
-		const struct spec_method *m = &service->methods[i];
-		bool in = m->source.kind == SPEC_SOURCE_TOPIC;
-		if (in || m->out_topic.n)
-			log_warn("the topic of a method has no effect", LOG_SPAN("service", service->name),
-				 LOG_SPAN("method", m->pb->name),
-				 LOG_SPAN("topic", in ? m->source.name : m->out_topic));
-	}
-}
-
 static void log_spec(const struct proxy *p, const struct spec *spec)
 {
-	for (size_t i = 0; i < spec->service_count; i++) {
+	for (size_t i = 0; i < spec->service_count; i++)
 		log_service(p, &spec->services[i]);
-		log_topics(&spec->services[i]);
-	}
 	log_info("function discovered", LOG_SPAN("library", spec->library), LOG_I64("port", proxy_port(p)));
 }
 

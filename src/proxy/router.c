@@ -35,6 +35,7 @@ struct router {
 	uint32_t magic;
 	struct router_config config;
 	struct entities *entities;
+	struct publisher *publisher;
 	struct stats stats;
 	struct spec *spec;
 	struct watcher *watchers;
@@ -48,7 +49,7 @@ struct router {
 
 void command_free(struct command *c)
 {
-	must(!c->slot && !c->child && !c->freed);
+	must(!c->slot && !c->child && !c->publishing && !c->freed);
 	list_remove(&c->deadline);
 	c->stats->waiting--;
 	if (c->answered)
@@ -205,6 +206,12 @@ struct command *command_new(struct router *r, const struct spec_method *method,
 	return c;
 }
 
+/* It was called, by a client or an event: its topic is the one that its replies, or its forwards', go to. */
+static void set_called(struct command *c)
+{
+	c->publishes = c->method->out_topic.n ? c->method : NULL;
+}
+
 static void arm_timer(struct router *r)
 {
 	struct list_node *n = list_first(&r->deadlines);
@@ -275,6 +282,7 @@ struct command *router_open(struct router *router, const struct router_request *
 	struct command *c = command_new(router, method, method->pb->client_streaming ? NULL : &payload,
 					request->metadata, sink, arg);
 	c->asked = method;
+	set_called(c);
 	c->entity.deadline_ms = request->deadline_ms;
 	command_begin(c);
 	return c;
@@ -288,6 +296,7 @@ struct command *router_call(struct router *router, const struct spec_method *met
 		router, method, &(struct any){.type_url = method->input_url, .value = payload}, metadata, sink,
 		arg);
 	c->asked = method;
+	set_called(c);
 	command_begin(c);
 	return c;
 }
@@ -298,6 +307,7 @@ struct command *router_deliver(struct router *router, const struct spec_method *
 	must(router->magic == ROUTER_MAGIC && method && sink && sink->on_end);
 	struct command *c = command_new(router, method, payload, metadata, sink, arg);
 	c->entity.metadata_of_input = c->one_input;
+	set_called(c);
 	command_begin(c);
 	return c;
 }
@@ -414,6 +424,11 @@ struct router *router_new(const struct router_config *config)
 	list_init(&r->deadlines);
 	r->timeout_ms = config->entities.command_timeout_ms;
 	stats_init(&r->stats);
+	r->publisher = publisher_new(&(struct publisher_config){.clock = config->clock,
+								.journal = config->entities.journal,
+								.name_space = config->entities.name_space,
+								.timeout_ms = config->entities.append_timeout_ms,
+								.stats = &r->stats});
 	return r;
 }
 
@@ -424,6 +439,7 @@ void router_free(struct router *r)
 		return;
 	must(r->magic == ROUTER_MAGIC && list_empty(&r->deadlines));
 	entities_free(r->entities);
+	publisher_free(r->publisher);
 	for (struct watcher *w = r->watchers; w; w = next) {
 		next = w->next;
 		mem_free(w);
@@ -477,6 +493,11 @@ void router_end_streams(struct router *r)
 struct entities *router_entities(struct router *r)
 {
 	return r->entities;
+}
+
+struct publisher *router_publisher(struct router *r)
+{
+	return r->publisher;
 }
 
 struct service_stats *router_stats_of(struct router *r, struct span service)

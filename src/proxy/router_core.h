@@ -3,6 +3,7 @@
 #define CAIRN_PROXY_ROUTER_CORE_H
 
 #include "proxy/entities.h"
+#include "proxy/publish.h"
 #include "proxy/router.h"
 #include "proxy/stats.h"
 
@@ -19,6 +20,7 @@ void router_free(struct router *r); /* when no command is under way */
 /* The spec comes into force (a reference is taken); watchers are told. */
 void router_take_over(struct router *r, struct spec *spec);
 struct entities *router_entities(struct router *r);
+struct publisher *router_publisher(struct router *r);
 const struct stats *router_stats(const struct router *r);
 struct service_stats *router_stats_of(struct router *r, struct span service);
 

@@ -2,7 +2,9 @@
 
 #include "proxy/spec_eventing.h"
 
+#include "base/limits.h"
 #include "base/must.h"
+#include "base/text.h"
 #include "record/record.h"
 
 #define OPTION_EVENTING 1081u
@@ -61,6 +63,18 @@ static bool read_option(struct span bytes, struct spec_method *m)
 	return fine && got == 0;
 }
 
+/* It is a category of streams, with a prefix before it, and part of a group's name. */
+static enum err_code check_topic(const struct spec_method *m, struct span topic, struct err *err)
+{
+	if (!topic.p)
+		return ERR_OK; /* not given */
+	if (!topic.n || topic.n > LIMIT_TOPIC_NAME_BYTES || span_find(topic, '|') < topic.n ||
+	    !utf8_valid_no_controls(topic))
+		return refuse(m, err, "the topic is no name of 1 to 200 bytes without | or control characters:",
+			      topic);
+	return ERR_OK;
+}
+
 static enum err_code check_source(const struct spec_method *m, struct err *err)
 {
 	const struct spec_source *s = &m->source;
@@ -69,11 +83,12 @@ static enum err_code check_source(const struct spec_method *m, struct err *err)
 		return ERR_OK;
 	if (!s->name.n)
 		return refuse(m, err, "the source has no name", SPAN(""));
-	if (s->kind == SPEC_SOURCE_TOPIC)
-		return span_eq(s->name, m->out_topic)
-			       ? refuse(m, err, "it takes its events from the topic that it publishes to:", s->name)
-			       : ERR_OK;
-	if (span_find(s->name, '|') < s->name.n || s->name.p[0] == '$' || record_check_stream(s->name, &why))
+	if (s->kind == SPEC_SOURCE_TOPIC && span_eq(s->name, m->out_topic))
+		return refuse(m, err, "it takes its events from the topic that it publishes to:", s->name);
+	if (s->kind == SPEC_SOURCE_TOPIC && check_topic(m, s->name, err))
+		return ERR_INVALID;
+	if (s->kind == SPEC_SOURCE_EVENT_LOG &&
+	    (span_find(s->name, '|') < s->name.n || s->name.p[0] == '$' || record_check_stream(s->name, &why)))
 		return refuse(m, err, "the event log is no persistence id (it must not hold a |, nor begin with a $):",
 			      s->name);
 	if (record_check_stream(s->group, &why))
@@ -91,6 +106,8 @@ enum err_code spec_eventing_read(struct arena *a, struct spec_method *m, struct 
 		return refuse(m, err, "malformed", SPAN(""));
 	if (m->source.kind != SPEC_SOURCE_NONE && !m->source.group.n)
 		m->source.group = m->service->name;
+	if (check_topic(m, m->out_topic, err))
+		return ERR_INVALID;
 	return check_source(m, err);
 }
 

@@ -2,6 +2,7 @@
 
 #include "proxy/stats.h"
 
+#include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
 
@@ -29,18 +30,23 @@ static const struct row {
 	ROW(activations, "cairn_proxy_activations_total", "counter", "Entity streams opened."),
 	ROW(passivations, "cairn_proxy_closes_total", "counter", "Entity streams closed by the proxy."),
 	ROW(restarts, "cairn_proxy_resets_total", "counter", "Entity streams reset by the proxy."),
-	ROW(delivered, "cairn_proxy_events_delivered_total", "counter", "Events of logs that were delivered."),
+	ROW(delivered, "cairn_proxy_events_delivered_total", "counter",
+	    "Events of logs and topics that were delivered."),
 	ROW(delivery_failures, "cairn_proxy_event_failures_total", "counter",
 	    "Deliveries of events that failed: each comes again."),
 	ROW(delivering, "cairn_proxy_events_delivering", "gauge", "Events that are being delivered, or wait for it."),
 	ROW(delivery_lag_us, "cairn_proxy_event_lag_us", "gauge",
 	    "Time from the commit of the event delivered last to the end of its delivery, in microseconds."),
+	ROW(published, "cairn_proxy_published_total", "counter", "Replies that were published to topics."),
+	ROW(publish_failures, "cairn_proxy_publish_failures_total", "counter",
+	    "Replies that could not be published: their calls failed."),
 #undef ROW
 };
 
 void stats_init(struct stats *s)
 {
 	map_init(&s->services);
+	map_init(&s->topics);
 }
 
 static void free_one(struct span key, void *value, void *arg)
@@ -52,10 +58,30 @@ static void free_one(struct span key, void *value, void *arg)
 	mem_free(of);
 }
 
+static void free_count(struct span key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	mem_free(value);
+}
+
 void stats_release(struct stats *s)
 {
 	map_each(&s->services, free_one, NULL);
 	map_release(&s->services);
+	map_each(&s->topics, free_count, NULL);
+	map_release(&s->topics);
+}
+
+void stats_count_published(struct stats *s, struct span topic)
+{
+	uint64_t *count = map_get(&s->topics, topic);
+	if (!count && s->topics.count < LIMIT_TOPICS_COUNTED) {
+		count = mem_xalloc(sizeof *count);
+		map_put(&s->topics, topic, count);
+	}
+	if (count)
+		++*count;
 }
 
 struct service_stats *stats_of(struct stats *s, struct span service)
@@ -87,8 +113,30 @@ static void render_one(struct span key, void *value, void *arg)
 				     of->kind, (unsigned long long)n);
 }
 
+/* A label's value is anything: Prometheus escapes these. */
+static enum err_code put_label(struct buf *out, struct span value)
+{
+	enum err_code code = ERR_OK;
+	for (size_t i = 0; i < value.n && !code; i++)
+		code = buf_printf(out, value.p[i] == '"' || value.p[i] == '\\' ? "\\%c" : "%c", value.p[i]);
+	return code;
+}
+
+static void render_topic(struct span topic, void *value, void *arg)
+{
+	struct render *r = arg;
+	const uint64_t *count = value;
+	if (!r->code)
+		r->code = buf_printf(r->out, "cairn_proxy_topic_published_total{topic=\"");
+	if (!r->code)
+		r->code = put_label(r->out, topic);
+	if (!r->code)
+		r->code = buf_printf(r->out, "\"} %llu\n", (unsigned long long)*count);
+}
+
 enum err_code stats_render(const struct stats *s, struct buf *out)
 {
+	struct map topics = s->topics;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct map services = s->services;
 		struct render r = {.out = out, .row = &rows[i]};
@@ -98,5 +146,9 @@ enum err_code stats_render(const struct stats *s, struct buf *out)
 		if (r.code)
 			return r.code;
 	}
-	return ERR_OK;
+	struct render r = {.out = out};
+	r.code = buf_printf(out, "# HELP cairn_proxy_topic_published_total Events published to the topic.\n"
+				 "# TYPE cairn_proxy_topic_published_total counter\n");
+	map_each(&topics, render_topic, &r);
+	return r.code;
 }

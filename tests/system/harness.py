@@ -149,6 +149,9 @@ class Lab:
     def go_events(self):
         return self.function("go-events", [tools.go_events()])
 
+    def go_topics(self):
+        return self.function("go-topics", [tools.go_topics()])
+
     def sample(self):
         """Our own shopping cart."""
         return self.function("sample", [sys.executable, "-B", SAMPLE / "cart.py"])

@@ -297,7 +297,7 @@ def test_a_namespace_is_before_logs_and_groups(lab):
     logs.emit("ns/source|a", one("ours"))
     logs.answer(logs.delivered("ns/source|a", 1, one("ours")))
     logs.done(1)
-    logs.proxy.wait_text("event log consumed.*group=\"?ns/%s\\|source" % re.escape(LISTENER))
+    logs.proxy.wait_text("events consumed.*group=\"?ns/%s\\|source" % re.escape(LISTENER))
     logs.rec.nothing_more()
 
 
@@ -318,7 +318,7 @@ def test_a_spec_that_takes_over_has_the_events_from_then_on(logs):
     logs.rec.expect_discovery()
     logs.answer(call)
     assert plain.result() == pb.Response(message="done")
-    logs.proxy.wait_text("(?s)event log consumed.*(event log consumed.*){3}")
+    logs.proxy.wait_text("(?s)events consumed.*(events consumed.*){3}")
     logs.emit("source|a", one("a2"))
     logs.answer(logs.delivered("source|a", 2, one("a2"), name="Renamed"))
     logs.done(2)

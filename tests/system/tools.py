@@ -129,6 +129,11 @@ def go_events():
     return _go_function("events", ".", HERE / "go" / "events.go")
 
 
+def go_topics():
+    """Actions on the Go SDK whose methods have topics, see go/topics.go."""
+    return _go_function("topics", ".", HERE / "go" / "topics.go")
+
+
 PYTHON_SDK = "cloudstate==0.1.1"
 
 

@@ -116,6 +116,48 @@ void entities_take_over(struct entities *e, const struct spec *spec)
 	say("entities taken over");
 }
 
+/* --- the fake publisher: what it is given waits for the test -------------------------------------------------- */
+
+static struct publication {
+	void (*done)(void *arg, const struct outcome *outcome);
+	void *arg;
+} publishing;
+static enum err_code publisher_refuses;
+
+struct publisher *publisher_new(const struct publisher_config *config)
+{
+	(void)config;
+	return mem_xalloc(1);
+}
+
+void publisher_free(struct publisher *p)
+{
+	cr_assert(!publishing.done);
+	mem_free(p);
+}
+
+enum err_code publisher_publish(struct publisher *p, const struct spec_method *method, const struct any *payload,
+				const struct metadata *metadata,
+				void (*done)(void *arg, const struct outcome *outcome), void *arg, struct err *err)
+{
+	(void)p;
+	say("publish %.*s to %.*s%s", SPAN_ARG(payload->value), SPAN_ARG(method->out_topic),
+	    metadata->n ? " with metadata" : "");
+	if (publisher_refuses)
+		return err_set(err, publisher_refuses, "not that");
+	cr_assert(!publishing.done);
+	publishing = (struct publication){done, arg};
+	return ERR_OK;
+}
+
+static void published(enum grpc_code code)
+{
+	struct publication p = publishing;
+	cr_assert(p.done);
+	publishing.done = NULL;
+	p.done(p.arg, &(struct outcome){.code = code, .message = code ? SPAN("not published") : SPAN("")});
+}
+
 /* --- the rig ---------------------------------------------------------------------------------------------
  */
 
@@ -594,7 +636,8 @@ static void take_over_actions(void)
 		.entities = {{.service = "shop.Cart", .persistence_id = "cart"},
 			     {.service = "shop.Wishes", .persistence_id = "wishes"},
 			     {.service = "shop.StreamedOut", .type = "cloudstate.action.ActionProtocol"},
-			     {.service = "shop.StreamedIn", .type = "cloudstate.action.ActionProtocol"}},
+			     {.service = "shop.StreamedIn", .type = "cloudstate.action.ActionProtocol"},
+			     {.service = "shop.Published", .type = "cloudstate.action.ActionProtocol"}},
 		.minor = 2};
 	struct spec *spec;
 	for (struct spec_entity *e = rig.entities; e->service; e++)
@@ -760,4 +803,147 @@ Test(router, metadata_that_is_the_requests_own_counts_as_none)
 	stream_reply("p", "1", NULL, true);
 	function_ends("p", GRPC_OK);
 	expect("run shop.StreamedOut.Watch(p); A gets 1; with k=v; A ends OK");
+}
+
+/* --- topics ---------------------------------------------------------------------------------------------------- */
+
+static struct command *say_it(void)
+{
+	take_over_actions();
+	struct command *c = call("/shop.Published/Say", "p", "A");
+	expect("run shop.Published.Say(p)");
+	return c;
+}
+
+Test(router, publishes_a_reply_before_it_passes_it_on)
+{
+	say_it();
+	answer_reply("p", ITEMS, "items", EFFECTS({"shop.Wishes", "Wish", "e", true}));
+	expect("run shop.Wishes.Wish(e)");
+	answer_reply("e", ITEMS, "x", NULL);
+	expect("publish items to said");
+	run_loop();
+	published(GRPC_OK);
+	expect("A gets items; A ends OK");
+}
+
+Test(router, fails_a_call_whose_reply_is_not_published)
+{
+	say_it();
+	answer_reply("p", ITEMS, "items", NULL);
+	expect("publish items to said");
+	published(GRPC_UNAVAILABLE);
+	expect("A ends UNAVAILABLE not published");
+}
+
+Test(router, reports_a_reply_that_cannot_be_published)
+{
+	say_it();
+	publisher_refuses = ERR_INVALID;
+	answer_reply("p", ITEMS, "items", NULL);
+	expect("publish items to said; report not that; A ends INTERNAL not that");
+	publisher_refuses = ERR_LIMIT;
+	call("/shop.Published/Say", "q", "B");
+	answer_reply("q", ITEMS, "items", NULL);
+	expect("run shop.Published.Say(q); publish items to said; report not that; B ends RESOURCE_EXHAUSTED not that");
+	publisher_refuses = ERR_UNAVAILABLE;
+	call("/shop.Published/Say", "r", "C");
+	answer_reply("r", ITEMS, "items", NULL);
+	expect("run shop.Published.Say(r); publish items to said; C ends UNAVAILABLE not that");
+}
+
+Test(router, publishes_no_failure_and_nothing_where_there_is_no_reply)
+{
+	say_it();
+	answer_failure("p", "no", NULL);
+	expect("A ends UNKNOWN failure no");
+	call("/shop.Published/Say", "q", "B");
+	answer("q", NULL, NULL);
+	expect("run shop.Published.Say(q); B ends OK");
+}
+
+Test(router, what_is_forwarded_to_or_an_effect_publishes_nothing_of_its_own)
+{
+	take_over_actions();
+	call("/shop.Cart/GetCart", "p", "A");
+	answer_forward("p", "shop.Published", "Say", "f", EFFECTS({"shop.Published", "Say", "e", true}));
+	expect("run shop.Cart.GetCart(p); run shop.Published.Say(e)");
+	answer_reply("e", ITEMS, "x", NULL);
+	expect("run shop.Published.Say(f)");
+	answer_reply("f", ITEMS, "items", NULL);
+	expect("A gets items; A ends OK");
+}
+
+Test(router, what_a_forward_answers_is_published_for_the_method_that_was_called)
+{
+	take_over_actions();
+	call("/shop.Published/Watch", "p", "A");
+	stream_forward("p", "shop.Published", "Say", "f");
+	stream_reply("p", "2", NULL, false);
+	expect("run shop.Published.Watch(p); run shop.Published.Say(f); hold Watch");
+	answer_reply("f", ITEMS, "1", NULL);
+	expect("publish 1 to watched");
+	published(GRPC_OK);
+	expect("A gets 1; unhold Watch; publish 2 to watched");
+	function_ends("p", GRPC_OK);
+	published(GRPC_OK);
+	expect("A gets 2; A ends OK");
+}
+
+Test(router, a_forwards_answer_that_is_not_published_fails_the_call)
+{
+	take_over_actions();
+	call("/shop.Published/Watch", "p", "A");
+	stream_forward("p", "shop.Cart", "GetCart", "f");
+	expect("run shop.Published.Watch(p); run shop.Cart.GetCart(f)");
+	answer_reply("f", ITEMS, "1", NULL);
+	expect("publish 1 to watched");
+	published(GRPC_UNAVAILABLE);
+	expect("A ends UNAVAILABLE not published; withdraw p");
+}
+
+Test(router, publishes_what_a_stream_answers_one_by_one)
+{
+	take_over_actions();
+	call("/shop.Published/Watch", "p", "A");
+	stream_reply("p", "1", NULL, false);
+	stream_reply("p", "2", NULL, false);
+	expect("run shop.Published.Watch(p); publish 1 to watched; hold Watch");
+	published(GRPC_OK);
+	expect("A gets 1; unhold Watch; publish 2 to watched");
+	published(GRPC_UNAVAILABLE);
+	expect("A ends UNAVAILABLE not published; withdraw p");
+}
+
+Test(router, a_client_that_leaves_does_not_stop_a_publication)
+{
+	struct command *c = say_it();
+	answer_reply("p", ITEMS, "items", NULL);
+	expect("publish items to said");
+	command_cancel(c);
+	run_loop();
+	published(GRPC_OK);
+	call("/shop.Published/Watch", "q", "B");
+	c = find("q");
+	stream_reply("q", "1", NULL, false);
+	stream_reply("q", "2", NULL, false);
+	expect("run shop.Published.Watch(q); publish 1 to watched; hold Watch");
+	command_cancel(c);
+	expect("withdraw q");
+	run_loop();
+	published(GRPC_OK);
+	run_loop();
+}
+
+Test(router, publishes_what_a_delivery_is_answered)
+{
+	static const struct reply_sink delivery = {.on_end = on_end};
+	take_over_actions();
+	struct any event = {SPAN("type.googleapis.com/shop.User"), SPAN("p")};
+	char name[] = "event";
+	router_deliver(t.router, spec_find_path(t.spec, SPAN("/shop.Published/Say")), &event, NULL, &delivery, name);
+	answer_reply("p", ITEMS, "items", NULL);
+	expect("run shop.Published.Say(p); publish items to said");
+	published(GRPC_OK);
+	expect("event ends OK");
 }
