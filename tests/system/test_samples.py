@@ -6,6 +6,7 @@ import sys
 import harness
 import protos
 from harness import eventually
+from journal_client import Journal
 
 SAMPLES = protos.SOURCE / "contrib" / "samples"
 
@@ -55,6 +56,11 @@ def test_an_accounts_events_feed_the_action_and_raise_alerts(lab):
         assert post(proxy, "/accounts/ada/payments", cents=cents) == (200, "{}")
     raised = eventually(alerts, "an alert is raised")
     assert [(a["payment"]["cents"], a["verdict"]["score"]) for a in raised] == [("200000", 50)]
+    verdicts = Journal(journal.port)
+    published = eventually(lambda: len(verdicts.read(category="$topic-verdicts")) == 3 and verdicts.read(
+        category="$topic-verdicts"), "each verdict is published")
+    assert {(e.header.type, e.body.data[:2]) for e in published} == {
+        ("com.example.fraud.Verdict", b""), ("com.example.fraud.Verdict", b"\x08\x32")}
     for process in (proxy, function, journal):
         process.kill()
     for process in (journal, function, proxy):
