@@ -339,6 +339,69 @@ def test_a_journal_that_stays_away_fails_the_call_in_time(played):
     assert waiting.exception().code() == grpc.StatusCode.UNAVAILABLE
 
 
+def test_many_publications_wait_for_those_before_them(lab):
+    """No more than 16 MiB are on their way at once."""
+    journal = PlayedJournal()
+    played = Topics(lab, services=(ORDERS,), journal=journal)
+    journal.hold = True
+    waiting = []
+    for number in range(7):
+        waiting.append(played.call("Place", order("x")))
+        played.answer(played.given("Place", order("x")), played.reply(placed("%d" % number + "x" * (3000 << 10))))
+    first = [journal.next_append() for _ in range(5)]
+    small = played.call("Tell", order("x"), empty_pb2.Empty)  # does not overtake
+    played.answer(played.given("Tell", order("x")), played.reply(any_pb2.Any(type_url="p.cloudstate.io/string")))
+    played.rec.expect_report("has type p.cloudstate.io/string")
+    assert played.metric("cairn_proxy_commands_waiting") == 8 and not journal.appends
+    for append in first:
+        journal.accept(append)
+    last = [journal.next_append() for _ in range(3)]
+    assert [s for a in last for s, _ in a.events] == ["$topic-orders|", "$topic-orders|", "$topic-told|"]
+    for append in last:
+        journal.accept(append)
+    assert [call.result().text[:1] for call in waiting] == list("0123456")
+    small.result()
+    assert played.metric("cairn_proxy_published_total") == 8
+    journal.server.stop(None)
+
+
+def test_publications_that_wait_fail_in_time_too(played):
+    played.cairnd.hold = True
+    waiting = []
+    for number in range(7):
+        waiting.append(played.call("Place", order("x"), timeout=4 * PATIENCE))
+        played.answer(played.given("Place", order("x")), played.reply(placed("x" * (3000 << 10))))
+    assert [call.exception().code() for call in waiting] == [grpc.StatusCode.UNAVAILABLE] * 7
+    assert played.metric("cairn_proxy_publish_failures_total") == 7
+
+
+def test_a_proxy_that_stops_ends_what_it_publishes(played):
+    played.cairnd.hold = True
+    waiting = played.call("Place", order("x"))
+    played.answer(played.given("Place", order("x")), played.reply(placed("1")))
+    publication = played.cairnd.next_append()
+    played.proxy.process.terminate()
+    played.proxy.wait_text("stopping|drain")
+    played.cairnd.accept(publication)
+    assert waiting.result() == placed("1")
+    assert played.proxy.process.wait(PATIENCE) == 0
+
+
+def test_what_a_client_has_left_is_published_all_the_same(played):
+    played.cairnd.hold = True
+    waiting = played.call("Keep", order("x"), service=KEEPER)
+    e = Entity(KEEPER, "ada")
+    stream = played.rec.stream(HANDLE)
+    stream.expect(e.init(), e.command(1, "Keep", order("x")))
+    stream.send(e.reply(1, placed("1"), events=[pb.Kept(text="k")]).message)
+    events = played.cairnd.next_append()
+    waiting.cancel()
+    harness.eventually(lambda: played.metric("cairn_proxy_commands_waiting", KEEPER) == 1, "it is under way")
+    played.cairnd.accept(events)
+    played.cairnd.accept(played.cairnd.next_append())
+    harness.eventually(lambda: played.metric("cairn_proxy_published_total", KEEPER) == 1, "it is published")
+
+
 def test_a_refused_publication_fails_the_call(played):
     played.cairnd.hold = True
     waiting = played.call("Place", order("x"))
@@ -350,7 +413,7 @@ def test_a_refused_publication_fails_the_call(played):
                                "the disk is full" % ORDERS)
 
 
-def test_a_command_publishes_at_most_once_whatever_dies(topics):
+def test_a_command_publishes_once_whatever_the_journal_does(topics):
     waiting = topics.call("Place", order("x"))
     given = topics.given("Place", order("x"))
     topics.cairnd.kill()
@@ -359,13 +422,19 @@ def test_a_command_publishes_at_most_once_whatever_dies(topics):
     topics.cairnd.start().ready()
     assert waiting.result() == placed("1")
     assert len(topics.topic("orders")) == 1
-    waiting = topics.call("Place", order("y"))
-    given = topics.given("Place", order("y"))
-    topics.proxy.kill()
+
+
+def test_what_was_published_when_the_proxy_died_is_not_published_again(played):
+    played.cairnd.hold = True
+    waiting = played.call("Place", order("y"))
+    played.answer(played.given("Place", order("y")), played.reply(placed("1")))
+    publication = played.cairnd.next_append()
+    played.proxy.kill()
+    played.cairnd.accept(publication)
     assert waiting.exception().code() == grpc.StatusCode.UNAVAILABLE
-    topics.start("cairn-proxy-2")
-    topics.rec.nothing_more()
-    assert len(topics.topic("orders")) == 1
+    played.start("cairn-proxy-2")
+    played.rec.nothing_more()
+    assert not played.cairnd.appends and len(played.cairnd.events("$topic-orders|")) == 1
 
 
 def test_an_event_of_a_log_publishes_at_least_once(lab):
