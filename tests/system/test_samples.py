@@ -59,8 +59,8 @@ def test_an_accounts_events_feed_the_action_and_raise_alerts(lab):
     verdicts = Journal(journal.port)
     published = eventually(lambda: len(verdicts.read(category="$topic-verdicts")) == 3 and verdicts.read(
         category="$topic-verdicts"), "each verdict is published")
-    assert {(e.header.type, e.body.data[:2]) for e in published} == {
-        ("com.example.fraud.Verdict", b""), ("com.example.fraud.Verdict", b"\x08\x32")}
+    assert [(e.header.stream, e.header.type, e.body.data[:2]) for e in published] == [
+        ("$topic-verdicts|ada", "com.example.fraud.Verdict", start) for start in (b"", b"\x08\x32", b"")]
     for process in (proxy, function, journal):
         process.kill()
     for process in (journal, function, proxy):

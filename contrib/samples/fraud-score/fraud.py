@@ -84,6 +84,7 @@ def paid(event: pb.PaymentMade, context: cairn_sdk.ActionContext) -> pb.Verdict:
         context.effect("com.example.fraud.Alerts/Raise", pb.Alert(
             account=event.payment.account, event_id=context.header("ce-id")[0], payment=event.payment,
             verdict=verdict), synchronous=True)
+    context.add_metadata("ce-subject", event.payment.account)  # in the topic: an account's verdicts are in order
     return verdict
 
 
