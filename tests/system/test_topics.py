@@ -13,15 +13,19 @@ from google.protobuf import any_pb2, empty_pb2
 import harness
 import protos
 import tools
-from entity import Action, Entity, effect, metadata, pack
+from crdt import Crdt, gcounter
+from entity import Action, Entity, Value, effect, metadata, pack
 from journal_client import Journal, event, to_stream
 from played_journal import PlayedJournal
-from recorder import ACTION, HANDLE, PATIENCE
+from recorder import ACTION, CRDT_HANDLE, HANDLE, PATIENCE, VALUE
 from records import HalfClose, ToFunction
 from test_functions import classes
 
 pb = protos.data("topics")
-ORDERS, KEEPER, MAILER, AUDITOR = ["cairn.topics." + name for name in ("Orders", "Keeper", "Mailer", "Auditor")]
+ORDERS, KEEPER, MAILER, AUDITOR, PURSE, BOARD = [
+    "cairn.topics." + name for name in ("Orders", "Keeper", "Mailer", "Auditor", "Purse", "Board")]
+KINDS = {KEEPER: "cloudstate.eventsourced.EventSourced", PURSE: "cloudstate.valueentity.ValueEntity",
+         BOARD: "cloudstate.crdt.Crdt"}
 SOON = ("--event-retry=50ms",)
 
 
@@ -33,11 +37,8 @@ def spec(change=None, services=(ORDERS, KEEPER)):
         proto=files.SerializeToString(),
         service_info=protos.cloudstate.ServiceInfo(service_name="topics", protocol_minor_version=2))
     for name in services:
-        if name == KEEPER:
-            it.entities.add(entity_type="cloudstate.eventsourced.EventSourced", service_name=name,
-                            persistence_id="keeper")
-        else:
-            it.entities.add(entity_type="cloudstate.action.ActionProtocol", service_name=name)
+        it.entities.add(entity_type=KINDS.get(name, "cloudstate.action.ActionProtocol"), service_name=name,
+                        persistence_id=name.split(".")[-1].lower() if name in KINDS else "")
     return it
 
 
@@ -250,6 +251,32 @@ def test_who_is_forwarded_to_publishes_nothing_of_its_own(topics):
     topics.answer(topics.given("Plain", order("f")), topics.reply(placed("answer")))
     assert waiting.result() == placed("answer")
     assert [e.body.data for e in topics.topic("orders")] == [placed("answer").SerializeToString()]
+
+
+def test_what_values_and_crdts_answer_is_published_behind_their_changes(lab):
+    topics = Topics(lab, services=(PURSE, BOARD))
+    waiting = topics.call("Fill", order("x"), service=PURSE)
+    purse = Value(PURSE, "ada")
+    stream = topics.rec.stream(VALUE)
+    stream.expect(purse.init(), purse.command(1, "Fill", order("x")))
+    stream.send(purse.reply(1, placed("filled"), update=pb.Kept(text="k")).message)
+    assert waiting.result() == placed("filled")
+    replies = topics.channel.unary_stream("/%s/Follow" % BOARD, pb.Order.SerializeToString, pb.Placed.FromString)(
+        order("f"), timeout=PATIENCE)
+    board = Crdt(BOARD, "ada")
+    stream = topics.rec.stream(CRDT_HANDLE)
+    stream.expect(board.init(), board.command(1, "Follow", order("f"), streamed=True))
+    stream.send(board.reply(1, placed("begun"), update=gcounter(1), streamed=True).message,
+                board.streamed(1, placed("more")).message, board.streamed(1, end=True).message)
+    assert list(replies) == [placed("begun"), placed("more")]
+    everything = topics.journal.read(include_system=True)
+    assert [(e.header.stream, e.body.data) for e in everything if e.header.stream.startswith(
+        ("purse|", "board|", "$topic-"))] == [
+            ("purse|ada", pb.Kept(text="k").SerializeToString()),
+            ("$topic-kept|", placed("filled").SerializeToString()),
+            ("board|ada", gcounter(1).SerializeToString()),
+            ("$topic-kept|", placed("begun").SerializeToString()),
+            ("$topic-kept|", placed("more").SerializeToString())]
 
 
 def test_over_http_too(topics):
