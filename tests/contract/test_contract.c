@@ -21,7 +21,6 @@ CONTRACT(empty, has_an_identity_and_nothing_in_it)
 	size_t n = 9;
 	storage_head(f->s, &head);
 	cr_assert_eq(head.head, 0u);
-	cr_assert_eq(head.incarnation, 1u);
 	cr_assert_eq(head.last_commit.us, 0);
 	cr_assert(memcmp(head.journal_id, none, 16) != 0);
 	check_read(f, &q);
