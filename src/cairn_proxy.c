@@ -25,7 +25,7 @@ struct conf {
 	int64_t port, function_port, metrics_port, management_port;
 	int64_t passivation_timeout, command_timeout, load_timeout, append_timeout, close_grace,
 		drain_timeout, event_retry, session_ttl;
-	int64_t max_entities, max_waiting, function_message_max;
+	int64_t entity_memory, max_waiting, function_message_max;
 };
 
 static enum err_code check_host(const char *text, struct err *err)
@@ -196,13 +196,13 @@ static const struct setting rows[] = {
 	 .min = LIMIT_SESSION_TTL_MIN_MS,
 	 .max = LIMIT_SESSION_TTL_MAX_MS,
 	 .help = "Where there are CRDTs: how long the other proxies count a silent one, with its votes."},
-	{.name = "max-entities",
-	 .type = SETTING_INT,
-	 .offset = AT(max_entities),
-	 .fallback = "16384",
-	 .min = 1,
-	 .max = 1 << 30,
-	 .help = "Entities in memory; beyond it the least recently used idle ones leave."},
+	{.name = "entity-memory",
+	 .type = SETTING_SIZE,
+	 .offset = AT(entity_memory),
+	 .fallback = "256MiB",
+	 .min = 4096,
+	 .max = 1LL << 40,
+	 .help = "What the entities in memory may hold, about; beyond it the least recently used idle ones leave."},
 	{.name = "max-waiting",
 	 .type = SETTING_INT,
 	 .offset = AT(max_waiting),
@@ -323,7 +323,7 @@ static struct proxy *make_proxy(struct app *app, char *addresses[4])
 						.event_retry_ms = c->event_retry,
 						.event_failure_is_done = strcmp(c->event_failure, "ack") == 0,
 						.session_ttl_ms = c->session_ttl,
-						.max_entities = c->max_entities,
+						.entity_memory_bytes = c->entity_memory,
 						.max_waiting = c->max_waiting,
 						.function_message_max_bytes = c->function_message_max,
 						.failed = on_failed,

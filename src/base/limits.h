@@ -71,6 +71,7 @@
 #define LIMIT_HTTP_BODY_BYTES (12 * MIB)	 /* what the function would take */
 #define LIMIT_EVENTS_SILENCE_MS 15000		 /* then a comment, so that proxies on the way do not give up */
 #define LIMIT_ENTITY_QUEUE ((size_t)1000)	 /* commands that wait for one entity */
+#define LIMIT_CRDT_STREAMS ((size_t)16384)	 /* clients' streams that one CRDT has open */
 #define LIMIT_EVENTS_IN_HAND_BYTES (4 * MIB)	 /* of one source, with this proxy; then the journal waits */
 #define LIMIT_TOPIC_NAME_BYTES ((size_t)200)	 /* part of streams' and groups' names */
 #define LIMIT_CLOUD_EVENT_BYTES (8 * MIB)	 /* a topic's event decoded: its data, and a list of its metadata */

@@ -310,6 +310,14 @@ bool grpc_call_writable(const struct grpc_call *call)
 	return call_can_send(call) && stream_writable(call->stream);
 }
 
+size_t grpc_call_memory_bytes(const struct grpc_call *call)
+{
+	const struct stream *s = call->stream;
+	must(call->magic == CALL_MAGIC);
+	return sizeof *call + sizeof *s + s->arena.used_bytes + s->out.n + call->in.body.cap_bytes +
+	       call->in.inflated.cap_bytes + call->request.cap_bytes + call->sent.cap_bytes;
+}
+
 static void call_finish_failed(struct grpc_call *call)
 {
 	stream_reset(call->stream, HTTP2_INTERNAL_ERROR);

@@ -128,6 +128,7 @@ bool grpc_call_send(struct grpc_call *call, struct span message);
 bool grpc_call_send_ref(struct grpc_call *call, struct span message, void (*free_fn)(void *arg),
 			void *free_arg);
 bool grpc_call_writable(const struct grpc_call *call);
+size_t grpc_call_memory_bytes(const struct grpc_call *call); /* about: it, unsent output, a message in part */
 
 /* Server: metadata before the first message; the end with status and trailers (copied). */
 void grpc_call_send_headers(struct grpc_call *call, const struct headers *metadata);
@@ -148,8 +149,7 @@ const char *grpc_call_peer(const struct grpc_call *call);		/* "127.0.0.1:4711" *
 int64_t grpc_call_remaining_ms(const struct grpc_call *call); /* to the deadline; -1 if none */
 struct loop *grpc_call_loop(const struct grpc_call *call);
 
-/* protobuf-c messages, packed and unpacked with a call's arena as allocator. Unpacked messages die with
- * the arena. NULL: malformed, or the arena's maximum. */
+/* protobuf-c messages. Unpacked ones die with the arena. NULL: malformed, or the arena's maximum. */
 struct ProtobufCMessage;
 struct ProtobufCMessageDescriptor;
 struct ProtobufCMessage *grpc_unpack(const struct ProtobufCMessageDescriptor *type, struct arena *a,

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "base/plant.h"
 
 #define MAGIC 0x43724474u
 /* How long others' changes wait for commands to be answered before new ones wait for them. */
@@ -84,6 +85,7 @@ static void drop_inbox(struct crdt *c)
 	struct list_node *n;
 	while ((n = list_pop_front(&c->inbox)))
 		mem_free(CONTAINER_OF(n, struct crdt_inbound, node));
+	c->inbox_bytes = 0;
 }
 
 static void drop_value(struct crdt *c)
@@ -95,6 +97,7 @@ static void drop_value(struct crdt *c)
 	c->told = NULL;
 	c->unsure = false;
 	c->untold_since.us = 0;
+	crdt_measure(c);
 }
 
 void crdt_reload(struct crdt *c)
@@ -205,6 +208,9 @@ static void on_stream_over(struct crdt *c)
 		crdt_end_cancelled(c);
 		crdt_end_waiting(c, GRPC_UNAVAILABLE, text, false);
 		rest(c);
+	} else if (c->end_too_large) {
+		crdt_too_large(c);
+		crdt_fault(c);
 	} else {
 		crdt_report(c, "the function ended the stream: %s%s%.*s", grpc_code_name(c->end_code),
 			    text.n ? ": " : "", SPAN_ARG(text));
@@ -219,7 +225,9 @@ static void take_next(struct crdt *c)
 	struct list_node *n = list_pop_front(&c->inbox);
 	must(n);
 	struct crdt_inbound *i = CONTAINER_OF(n, struct crdt_inbound, node);
+	c->inbox_bytes -= i->bytes.n;
 	crdt_take(c, i->bytes);
+	crdt_grew(c, i->bytes.n);
 	mem_free(i);
 }
 
@@ -243,7 +251,8 @@ static bool waits_for_answers(const struct crdt *c)
 
 static bool send_next(struct crdt *c)
 {
-	if (!c->open || c->ended || !c->waiting_count || waits_for_answers(c))
+	bool full = c->full && !plant("crdt-sends-to-who-does-not-read");
+	if (!c->open || c->ended || full || !c->waiting_count || waits_for_answers(c))
 		return false;
 	struct list_node *n = list_pop_front(&c->waiting);
 	must(n);
@@ -272,7 +281,7 @@ static bool step(struct crdt *c)
 		return false;
 	if (list_empty(&c->inbox) && !c->ended && cancel_next(c))
 		return true;
-	if (c->work == CRDT_IDLE && !crdt_outstanding(c) && crdt_untold(c) && !c->ended) {
+	if (c->work == CRDT_IDLE && !crdt_outstanding(c) && crdt_untold(c) && !c->ended && !c->full) {
 		crdt_tell(c);
 		return true;
 	}
@@ -421,6 +430,7 @@ static void on_record(struct entity *e, const struct record_view *record)
 	must(c->loading);
 	if (record->kind == RECORD_EVENT || record->kind == RECORD_SNAPSHOT)
 		read_record(c, record, &err);
+	crdt_grew(c, record->data.n);
 	if (err.code) {
 		c->config.host->load_cancel(c->config.host_arg);
 		load_refused(c, err.code == ERR_CONFLICT ? GRPC_FAILED_PRECONDITION : GRPC_DATA_LOSS,
@@ -465,6 +475,7 @@ static void on_loaded(struct entity *e, uint64_t sequence)
 	crdt_fold_free(c->fold);
 	c->fold = c->fresh;
 	c->fresh = NULL;
+	crdt_measure(c);
 	if (c->state == CRDT_LOADING) {
 		become_ready(c);
 	} else {
@@ -519,6 +530,7 @@ static void follow(struct crdt *c, const struct record_view *record)
 		load_refused(c, GRPC_DATA_LOSS, span_str(err.text), false);
 	else
 		crdt_applied(c, own);
+	crdt_grew(c, record->data.n);
 	arena_release(&a);
 }
 
@@ -549,6 +561,7 @@ static void on_message(struct entity *e, struct span message)
 			*i = (struct crdt_inbound){.bytes = span_of(i + 1, message.n)};
 			memcpy(i + 1, message.p, message.n);
 			list_push_back(&c->inbox, &i->node);
+			c->inbox_bytes += message.n;
 		} else {
 			log_error("out of memory for a message of the function",
 				  LOG_SPAN("stream", c->config.stream));
@@ -568,10 +581,19 @@ static void on_end(struct entity *e, const struct entity_end *how)
 	c->end_text = mem_xdup(how->message.p, how->message.n);
 	c->end_code = how->code;
 	c->end_unreached = how->unreached;
+	c->end_too_large = how->too_large;
 	if (c->state == CRDT_CLOSING)
 		rest(c);
 	else
 		c->ended = true;
+	finish(c, outermost);
+}
+
+static void on_writable(struct entity *e)
+{
+	struct crdt *c = crdt_machine(e);
+	bool outermost = begin(c);
+	c->full = false;
 	finish(c, outermost);
 }
 
@@ -581,6 +603,9 @@ static void command(struct entity *e, struct entity_command *command)
 	bool outermost = begin(c);
 	if (c->state == CRDT_DELETING) {
 		crdt_end(c, command, GRPC_UNKNOWN, SPAN("Entity deleted"), true);
+	} else if (command->streams_out && c->streaming_count >= LIMIT_CRDT_STREAMS) {
+		crdt_end(c, command, GRPC_RESOURCE_EXHAUSTED, SPAN("the CRDT has all the open streams it may have"),
+			 false);
 	} else {
 		list_push_back(&c->waiting, &command->node);
 		c->waiting_count++;
@@ -632,6 +657,7 @@ static void end_streams(struct entity *e)
 {
 	struct crdt *c = crdt_machine(e);
 	bool outermost = begin(c);
+	c->stopping = true;
 	crdt_flights_end(c, &c->streams, GRPC_OK, SPAN(""), false);
 	finish(c, outermost);
 }
@@ -690,7 +716,8 @@ static void on_peers(struct entity *e)
 
 static size_t waiting(const struct entity *e)
 {
-	return machine_const(e)->waiting_count;
+	const struct crdt *c = machine_const(e);
+	return c->waiting_count + c->flights.count - c->streaming_count;
 }
 
 static bool idle(const struct entity *e)
@@ -754,10 +781,12 @@ const struct entity_ops entity_crdt = {
 	.withdraw = withdraw,
 	.waiting = waiting,
 	.idle = idle,
+	.bytes = crdt_bytes,
 	.passivate = passivate,
 	.end_streams = end_streams,
 	.on_message = on_message,
 	.on_end = on_end,
+	.on_writable = on_writable,
 	.on_record = on_record,
 	.on_loaded = on_loaded,
 	.on_load_failed = on_load_failed,

@@ -82,6 +82,7 @@ struct crdt {
 	enum crdt_state state;
 	bool running; /* one of its functions is on the stack */
 	bool retire;  /* passivate as soon as idle */
+	bool stopping; /* the proxy is: a reply opens no stream any more */
 	bool reopen;  /* CLOSING: activate again at its end, even if nobody waits */
 
 	struct list waiting; /* entity_command.node */
@@ -89,16 +90,19 @@ struct crdt {
 	struct map flights; /* by id */
 	struct list sent, streams, cancelling, confirming;
 	size_t left_count; /* of streams, those that are to be cancelled */
+	size_t streaming_count; /* of flights, those that are answered: OPEN, CANCELLING */
 	int64_t next_id;
 	struct mono_time idle_since;
 
 	/* the function's stream */
 	bool stream, open; /* there is one; our side of it is open */
+	bool full;	   /* the function does not read: nothing but what must be is sent until on_writable() */
 	bool ended;	   /* by the function: after what is in the inbox */
 	enum grpc_code end_code;
 	char *end_text;
-	bool end_unreached;
+	bool end_unreached, end_too_large;
 	struct list inbox; /* crdt_inbound.node */
+	size_t inbox_bytes;
 	bool held;
 	struct mono_time grace; /* CLOSING, DELETING: until it is reset */
 
@@ -117,6 +121,10 @@ struct crdt {
 	uint8_t (*ending)[CRDT_SESSION_BYTES]; /* SNAPSHOTTING: that are ended sessions in the snapshot */
 	size_t ending_count;
 
+	/* what the value holds */
+	size_t value_bytes; /* when it was measured last */
+	size_t grown_bytes; /* that have come since */
+
 	/* others */
 	uint8_t session[CRDT_SESSION_BYTES];	  /* that the newest change was sent under */
 	uint8_t told_session[CRDT_SESSION_BYTES]; /* and who else there was: when the function was told */
@@ -129,6 +137,7 @@ struct crdt {
 	const crdt_out *out;
 	struct crdt_flight *flight; /* that out is about */
 	const struct Cloudstate__Crdt__CrdtDelta *change; /* its record's; NULL: deletes */
+	size_t change_bytes;
 	uint64_t own_sequence;
 	struct crdt_wait *wait; /* of out; NULL: nobody is asked */
 };
@@ -141,6 +150,7 @@ void crdt_send_command(struct crdt *c, struct entity_command *command);
 void crdt_flights_end(struct crdt *c, struct list *of, enum grpc_code code, struct span text, bool failure);
 void crdt_end_cancelled(struct crdt *c); /* whose client has left: nobody hears how they end */
 struct crdt_flight *crdt_flight_find(struct crdt *c, int64_t id);
+void crdt_flight_open(struct crdt *c, struct crdt_flight *f); /* its reply opens its stream */
 /* The command stays whose it is. */
 void crdt_flight_drop(struct crdt *c, struct crdt_flight *f);
 void crdt_flight_end(struct crdt *c, struct crdt_flight *f, enum grpc_code code, struct span text, bool failure);
@@ -158,6 +168,11 @@ void crdt_close(struct crdt *c, bool reopen);
 void crdt_deleted(struct crdt *c, bool tell);
 void crdt_reload(struct crdt *c);
 void crdt_end_waiting(struct crdt *c, enum grpc_code code, struct span text, bool failure);
+
+/* crdt_memory.c */
+void crdt_grew(struct crdt *c, size_t bytes); /* so many have come, of deltas or to be told */
+void crdt_measure(struct crdt *c);
+size_t crdt_bytes(const struct entity *e);
 
 /* crdt_peers.c: what others have changed, who they are, and what they have confirmed. */
 /* The function may be changing its value, or what it wrote is not worked off. */
@@ -185,6 +200,8 @@ void crdt_end_unconfirmed(struct crdt *c);
 
 /* crdt_out.c */
 void crdt_take(struct crdt *c, struct span message); /* the next message of the function */
+/* The stream ended at a message over the limit: whoever it may have been for is told so, and the function. */
+void crdt_too_large(struct crdt *c);
 void crdt_change_again(struct crdt *c);		     /* after RELOADING, UNFENCED */
 void crdt_change_appended(struct crdt *c, const struct client_error *error, uint64_t sequence, uint64_t position);
 void crdt_out_drop(struct crdt *c);

@@ -30,6 +30,12 @@ void crdt_fold_free(struct crdt_fold *f)
 	mem_free(f);
 }
 
+size_t crdt_fold_bytes(const struct crdt_fold *f)
+{
+	return f ? sizeof *f + f->session_count * (CRDT_SESSION_BYTES + sizeof *f->before) + crdt_node_bytes(f->value)
+		 : 0;
+}
+
 uint64_t crdt_fold_sequence(const struct crdt_fold *f)
 {
 	return f->sequence;

@@ -85,6 +85,7 @@ size_t crdt_fold_ended(const struct crdt_fold *f, const struct crdt_nodes *nodes
 bool crdt_fold_has_votes(const struct crdt_fold *f);
 size_t crdt_fold_session_count(const struct crdt_fold *f); /* that it tells apart, the ended ones not among them */
 
+size_t crdt_fold_bytes(const struct crdt_fold *f); /* of memory, about: goes through all of it. NULL is fine */
 uint64_t crdt_fold_sequence(const struct crdt_fold *f); /* of the newest record applied; 0: none */
 bool crdt_fold_deleted(const struct crdt_fold *f);
 enum crdt_type crdt_fold_type(const struct crdt_fold *f); /* CRDT_NONE before the first delta, and once deleted */
@@ -107,6 +108,7 @@ struct crdt_nodes {
 struct crdt_told;
 struct crdt_told *crdt_told_new(void);
 void crdt_told_free(struct crdt_told *t); /* NULL is fine */
+size_t crdt_told_bytes(const struct crdt_told *t); /* as crdt_fold_bytes() */
 /* The function has changed its value so. ERR_INVALID: a Flag that it believed to be set was switched off, which
  * is a fault of the function. What else does not fit is found by crdt_resolve(). */
 enum err_code crdt_told_own(struct crdt_told *t, const struct Cloudstate__Crdt__CrdtDelta *delta,

@@ -10,6 +10,7 @@
 #include "proxy/wire.h"
 
 #define BUCKETS_MIN 8u
+#define MALLOC_BYTES 16u /* of each allocation, about */
 
 const char *crdt_type_name(enum crdt_type type)
 {
@@ -415,6 +416,29 @@ void crdt_node_end_session(struct crdt_node *n, uint32_t session)
 		if (i->entry)
 			crdt_node_end_session(i->entry, session);
 	}
+}
+
+static size_t items_bytes(const struct crdt_items *items)
+{
+	size_t bytes = items->bucket_count * sizeof *items->buckets;
+	for (struct crdt_item *i = crdt_items_first(items); i; i = crdt_items_next(items, i))
+		bytes += sizeof *i + MALLOC_BYTES + i->type_url_bytes + i->value_bytes + MALLOC_BYTES +
+			 i->number_count * sizeof *i->numbers + crdt_node_bytes(i->entry);
+	return bytes;
+}
+
+size_t crdt_node_bytes(const struct crdt_node *n)
+{
+	if (!n)
+		return 0;
+	size_t bytes = sizeof *n + MALLOC_BYTES;
+	if (n->type == CRDT_GSET || n->type == CRDT_ORSET || n->type == CRDT_ORMAP)
+		bytes += items_bytes(&n->items);
+	else if (n->type == CRDT_LWWREGISTER)
+		bytes += n->reg.type_url_bytes + n->reg.value_bytes;
+	else if (n->type == CRDT_VOTE)
+		bytes += n->vote.session_count * sizeof *n->vote.sessions;
+	return bytes;
 }
 
 bool crdt_node_has_votes(const struct crdt_node *n)

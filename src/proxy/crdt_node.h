@@ -84,6 +84,7 @@ bool crdt_node_apply(struct crdt_node *n, const crdt_delta *delta, const struct 
 /* Each item's and vote's numbers of `session` become those of the ended. */
 void crdt_node_end_session(struct crdt_node *n, uint32_t session);
 
+size_t crdt_node_bytes(const struct crdt_node *n); /* of memory, about; NULL is fine */
 bool crdt_node_has_votes(const struct crdt_node *n);
 
 /* delta_case is one of the eight's. */

@@ -69,6 +69,7 @@ static void append(struct crdt *c, bool delete, struct span bytes)
 		return;
 	}
 	memcpy(c->session, c->config.session, sizeof c->session);
+	c->change_bytes = bytes.n;
 	mem_free(c->wait);
 	c->wait = c->out->message_case == CRDT_OUT(REPLY) ? crdt_wait_new(c, action_of(c->out)->write_consistency)
 							  : NULL;
@@ -164,6 +165,7 @@ static bool apply_own(struct crdt *c, uint64_t sequence, uint64_t position)
 	if (crdt_fold_apply(c->fold, &record, NULL))
 		return false;
 	crdt_applied(c, true);
+	crdt_grew(c, c->change_bytes);
 	return true;
 }
 
@@ -230,14 +232,13 @@ static void answer(struct crdt *c, struct crdt_flight *f, struct arena *of, cons
 static void finish_reply(struct crdt *c, struct crdt_flight *f, struct arena *of,
 			 const Cloudstate__Crdt__CrdtReply *reply)
 {
-	/* A failure ends the command for both sides, and so does a delete, whatever the function says. */
-	bool streamed = reply->streamed && !is_failure(reply->client_action) && c->state == CRDT_READY;
+	/* A failure ends the command for both sides, and so does a delete, whatever the function says. While the
+	 * proxy stops, a stream is opened only to be cancelled. */
 	bool left = f->phase == CRDT_LEFT;
-	if (streamed) {
-		f->phase = CRDT_OPEN;
-		list_remove(&f->node);
-		list_push_back(&c->streams, &f->node);
-	}
+	bool streamed = reply->streamed && !is_failure(reply->client_action) && c->state == CRDT_READY &&
+			(left || !c->stopping);
+	if (streamed)
+		crdt_flight_open(c, f);
 	answer(c, f, of, reply->client_action, reply->side_effects, reply->n_side_effects, streamed);
 	if (streamed && left)
 		crdt_flight_cancel(c, f);
@@ -286,9 +287,7 @@ void crdt_out_refused(struct crdt *c, struct crdt_flight *f)
 	failure->description = wire_bytes(CRDT_UNCONFIRMED);
 	action->action_case = ACTION(FAILURE);
 	action->failure = failure;
-	f->phase = CRDT_OPEN;
-	list_remove(&f->node);
-	list_push_back(&c->streams, &f->node);
+	crdt_flight_open(c, f);
 	answer(c, f, &of, action, NULL, 0, true);
 }
 
@@ -374,6 +373,33 @@ static void on_failure(struct crdt *c, const Cloudstate__Failure *failure)
 	crdt_out_drop(c);
 }
 
+/* The bug of a proxy that runs side effects before what they follow from is durable. */
+static void run_effects_early(struct crdt *c, struct span message, Cloudstate__Crdt__CrdtReply *reply)
+{
+	struct crdt_flight *f = crdt_flight_find(c, reply->command_id);
+	struct entity_answer answer = {.more = true, .effect_count = reply->n_side_effects};
+	if (!f || !reply->state_action || !reply->n_side_effects)
+		return;
+	arena_init(&answer.arena, CRDT_ARENA_BYTES(message.n));
+	answer.effects = ((const crdt_out *)(const void *)crdt_unpack(
+				  &cloudstate__crdt__crdt_stream_out__descriptor, &answer.arena, message))
+				 ->reply->side_effects;
+	reply->n_side_effects = 0;
+	c->config.host->answer(c->config.host_arg, f->command, &answer);
+}
+
+void crdt_too_large(struct crdt *c)
+{
+	struct buf text;
+	struct entity_end end = {.message = span_str(c->end_text)};
+	bool one = c->flights.count == 1 && !list_empty(&c->sent);
+	struct span name = one ? CONTAINER_OF(list_first(&c->sent), struct crdt_flight, node)->command->name : SPAN("");
+	entity_report_too_large(&c->config, name, &end, &text);
+	crdt_flights_end(c, &c->sent, GRPC_RESOURCE_EXHAUSTED, buf_span(&text), false);
+	crdt_flights_end(c, &c->streams, GRPC_RESOURCE_EXHAUSTED, buf_span(&text), false);
+	buf_release(&text);
+}
+
 void crdt_take(struct crdt *c, struct span message)
 {
 	must(!c->out && c->work == CRDT_IDLE);
@@ -381,6 +407,8 @@ void crdt_take(struct crdt *c, struct span message)
 	c->out = (const void *)crdt_unpack(&cloudstate__crdt__crdt_stream_out__descriptor, &c->arena, message);
 	switch (c->out ? c->out->message_case : CRDT_OUT(_NOT_SET)) {
 	case CRDT_OUT(REPLY):
+		if (plant("crdt-effect-before-persist"))
+			run_effects_early(c, message, c->out->reply);
 		on_reply(c, c->out->reply);
 		break;
 	case CRDT_OUT(STREAMED_MESSAGE):

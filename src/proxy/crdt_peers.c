@@ -85,6 +85,7 @@ void crdt_tell(struct crdt *c)
 		crdt_close(c, false);
 	else if (delta)
 		crdt_send_delta(c, delta);
+	crdt_grew(c, a.used_bytes);
 	arena_release(&a);
 }
 

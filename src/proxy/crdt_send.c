@@ -27,6 +27,7 @@ void crdt_flight_drop(struct crdt *c, struct crdt_flight *f)
 	map_remove(&c->flights, id_key(&f->id));
 	list_remove(&f->node);
 	c->left_count -= f->left;
+	c->streaming_count -= f->phase == CRDT_OPEN || f->phase == CRDT_CANCELLING;
 	if (c->flight == f)
 		c->flight = NULL;
 	if (f->wait)
@@ -34,6 +35,14 @@ void crdt_flight_drop(struct crdt *c, struct crdt_flight *f)
 	mem_free(f->wait);
 	mem_free(f);
 	c->idle_since = clock_mono(c->config.clock);
+}
+
+void crdt_flight_open(struct crdt *c, struct crdt_flight *f)
+{
+	f->phase = CRDT_OPEN;
+	c->streaming_count++;
+	list_remove(&f->node);
+	list_push_back(&c->streams, &f->node);
 }
 
 void crdt_flight_end(struct crdt *c, struct crdt_flight *f, enum grpc_code code, struct span text, bool failure)
@@ -64,7 +73,7 @@ static void send(struct crdt *c, const crdt_in *message)
 	must(c->open);
 	buf_init(&out, SIZE_MAX / 2); /* what it holds has passed the limits of the journal or of a front */
 	if (wire_pack(&message->base, &out))
-		c->config.host->send(c->config.host_arg, buf_span(&out));
+		c->full = !c->config.host->send(c->config.host_arg, buf_span(&out));
 	else
 		log_error("out of memory for a message to the function", LOG_SPAN("stream", c->config.stream));
 	buf_release(&out);

@@ -314,6 +314,11 @@ void crdt_told_free(struct crdt_told *t)
 	mem_free(t);
 }
 
+size_t crdt_told_bytes(const struct crdt_told *t)
+{
+	return t ? sizeof *t + crdt_node_bytes(t->value) : 0;
+}
+
 static enum err_code told_apply(struct crdt_told *t, const crdt_delta *delta, enum crdt_mode mode,
 				struct err *err)
 {

@@ -1,93 +1,18 @@
 #include <config.h>
 
-#include "proxy/entities.h"
+#include "proxy/entities_core.h"
 
 #include "base/limits.h"
-#include "base/log.h"
-#include "base/map.h"
 #include "base/mem.h"
-#include "base/must.h"
+#include "base/plant.h"
 #include "proxy/feed.h"
-#include "proxy/load.h"
 #include "proxy/members.h"
 
-#define TABLE_MAGIC 0x456e5462u
-#define SLOT_MAGIC 0x456e536cu
-#define LOOK_FOR_IDLE_MAX 256u /* entities looked at to find one that may go */
-
-struct entities {
-	uint32_t magic;
-	struct entities_config config;
-	struct map by_name; /* "service/id" -> slot; only those that take new commands */
-	struct feeds *feeds;
-	struct members *members;
-	uint8_t session[RECORD_ID_BYTES]; /* this process's, kept by members */
-	struct list awaiting; /* slot.awaiting: those that want to know how far their peers are */
-	struct list all;    /* slot.all, the least recently used first */
-	size_t count;
-	size_t stateless; /* of them, machines of one command */
-	size_t retiring;  /* of them, those that were told to passivate */
-	bool draining;
-	void (*drained)(void *arg);
-	void *drained_arg;
-};
-
-/* One active entity: a machine and what it was given. */
-struct slot {
-	uint32_t magic;
-	struct entities *table;
-	struct list_node all, awaiting;
-	struct entity *machine;
-	struct spec *spec;
-	const struct spec_service *service;
-	struct service_stats *stats;
-	char *key;      /* "service/id" */
-	struct span id; /* in key */
-	char *stream;   /* the journal's stream */
-	bool in_map, retiring, gone;
-	unsigned depth;       /* calls of the machine on the stack */
-	struct list deferred; /* command.deferred: to be told when there are none */
-
-	struct grpc_call *call; /* the function's stream */
-	struct load *load;
-	bool appending, append_snapshot;
-	size_t append_events;
-	uint8_t append_session[RECORD_ID_BYTES]; /* that it is fenced by */
-
-	struct loop_timer *timer;
-	int64_t armed_us; /* 0: not armed */
-};
-
-static struct slot *slot_of(void *arg)
-{
-	return OBJ_CAST(struct slot, arg, SLOT_MAGIC);
-}
+/* What nobody here sees of an active entity: its stream with nghttp2, its timer, its places in tables, what malloc
+ * adds to all of that. Measured (tests/system/test_width.py). */
+#define UNSEEN_BYTES ((size_t)4096)
 
 /* --- a slot's end, and calls into its machine ---------------------------------------------------------- */
-
-static void ignore_done(struct grpc_call *call, const struct grpc_result *result, void *user)
-{
-	(void)call;
-	(void)result;
-	(void)user;
-}
-static const struct grpc_call_ops ignored_call = {.on_done = ignore_done};
-
-static void slot_drop_call(struct slot *s)
-{
-	struct grpc_call *call = s->call;
-	s->call = NULL;
-	if (!call)
-		return;
-	grpc_call_bind(call, &ignored_call, NULL);
-	grpc_call_cancel(call);
-}
-
-static void slot_drop_load(struct slot *s)
-{
-	load_cancel(s->load);
-	s->load = NULL;
-}
 
 static void slot_leave_map(struct slot *s)
 {
@@ -109,12 +34,10 @@ static void slot_free(struct slot *s)
 	must(list_empty(&s->deferred));
 	list_remove(&s->all);
 	list_remove(&s->awaiting);
+	residence_leave(&t->residence, &s->resident);
 	t->count--;
-	t->retiring -= s->retiring;
-	if (s->service->kind->stateful)
-		s->stats->active--;
-	else
-		t->stateless--;
+	s->stats->active -= s->service->kind->stateful;
+	s->stats->bytes -= s->bytes;
 	loop_timer_free(s->timer);
 	spec_unref(s->spec);
 	mem_free(s->key);
@@ -132,9 +55,27 @@ static void drain_check(struct entities *t)
 	members_end(t->members, done, t->drained_arg);
 }
 
-static void enter(struct slot *s)
+void slot_enter(struct slot *s)
 {
 	s->depth++;
+}
+
+static size_t bytes_of_command(const struct command *c)
+{
+	return sizeof *c + c->entity.payload.value.n + c->entity.payload.type_url.n;
+}
+
+static void command_joins(struct command *c, struct slot *s)
+{
+	c->slot = s;
+	s->command_bytes += bytes_of_command(c);
+}
+
+static void command_leaves(struct command *c)
+{
+	must(c->slot->command_bytes >= bytes_of_command(c));
+	c->slot->command_bytes -= bytes_of_command(c);
+	c->slot = NULL;
 }
 
 /* What could not be told to the machine inside its own call. */
@@ -147,192 +88,44 @@ static void tell_deferred(struct slot *s)
 		if (!c->withdrawing) {
 			ops->hold(s->machine, &c->entity, c->holding);
 		} else if (ops->withdraw(s->machine, &c->entity)) {
-			c->slot = NULL;
+			command_leaves(c);
 			command_withdrawn(c);
 		}
 	}
 }
 
-static void leave(struct slot *s)
+/* Counts what the entity holds now. Who is too much is passivated later, for whoever calls may be going through
+ * all of them. */
+static void settle(struct slot *s)
+{
+	struct entities *t = s->table;
+	if (!s->service->kind->stateful)
+		return;
+	size_t bytes = UNSEEN_BYTES + sizeof *s + 2 * s->id.n + s->command_bytes +
+		       s->machine->ops->bytes(s->machine) + (s->call ? grpc_call_memory_bytes(s->call) : 0);
+	s->stats->bytes += bytes - s->bytes;
+	s->bytes = bytes;
+	if (!s->retiring)
+		residence_settle(&t->residence, &s->resident, bytes, s->machine->ops->idle(s->machine));
+	if (t->relieving || !residence_surplus(&t->residence))
+		return;
+	t->relieving = true;
+	mailbox_post(loop_mailbox(t->config.loop), &t->relief);
+}
+
+void slot_leave(struct slot *s)
 {
 	must(s->depth > 0);
 	tell_deferred(s);
-	if (--s->depth || !s->gone)
+	if (--s->depth)
 		return;
+	if (!s->gone) {
+		settle(s);
+		return;
+	}
 	struct entities *t = s->table;
 	slot_free(s);
 	drain_check(t);
-}
-
-/* --- the function's stream ----------------------------------------------------------------------------- */
-
-static void call_on_message(struct grpc_call *call, struct span message, void *user)
-{
-	struct slot *s = slot_of(user);
-	(void)call;
-	enter(s);
-	s->machine->ops->on_message(s->machine, message);
-	leave(s);
-}
-
-static void call_on_writable(struct grpc_call *call, void *user)
-{
-	struct slot *s = slot_of(user);
-	(void)call;
-	if (s->load)
-		load_hold(s->load, false);
-	if (!s->machine->ops->on_writable)
-		return;
-	enter(s);
-	s->machine->ops->on_writable(s->machine);
-	leave(s);
-}
-
-static void call_on_done(struct grpc_call *call, const struct grpc_result *result, void *user)
-{
-	struct slot *s = slot_of(user);
-	struct entity_end end = {
-		.code = result->code,
-		.message = result->message,
-		.unreached = result->not_sent,
-		.too_large = result->local && result->code == GRPC_RESOURCE_EXHAUSTED};
-	(void)call;
-	/* A connection that broke takes many streams with it and is logged once, by function.c. */
-	if (result->code != GRPC_OK)
-		LOG_AT((result->reset && !result->http2_error) || result->not_sent ? LOG_DEBUG : LOG_WARN,
-		       end.too_large ? "an entity's stream is broken off" : "function ended an entity's stream",
-		       LOG_STR("entity", s->key),
-		       LOG_STR("code", grpc_code_name(result->code)), LOG_SPAN("message", result->message));
-	s->call = NULL;
-	enter(s);
-	s->machine->ops->on_end(s->machine, &end);
-	leave(s);
-}
-
-static const struct grpc_call_ops call_ops = {
-	.on_message = call_on_message,
-	.on_writable = call_on_writable,
-	.on_done = call_on_done,
-};
-
-static void host_open(void *host, const char *path, int64_t deadline_ms)
-{
-	struct slot *s = slot_of(host);
-	must(!s->call);
-	s->stats->activations += s->service->kind->stateful;
-	s->call = s->table->config.call(s->table->config.arg, path, deadline_ms, &call_ops, s);
-}
-
-static bool host_send(void *host, struct span message)
-{
-	struct slot *s = slot_of(host);
-	must(s->call);
-	bool more = grpc_call_send(s->call, message);
-	if (!more && s->load)
-		load_hold(s->load, true);
-	return more;
-}
-
-static void host_half_close(void *host)
-{
-	struct slot *s = slot_of(host);
-	s->stats->passivations += s->service->kind->stateful;
-	grpc_call_half_close(s->call);
-}
-
-static void host_hold_read(void *host, bool hold)
-{
-	struct slot *s = slot_of(host);
-	must(s->call);
-	grpc_call_hold_read(s->call, hold);
-}
-
-static void host_reset(void *host)
-{
-	struct slot *s = slot_of(host);
-	s->stats->restarts += s->service->kind->stateful;
-	slot_drop_call(s);
-}
-
-/* --- the journal -------------------------------------------------------------------------------------- */
-
-static void on_record(void *arg, const struct record_view *record)
-{
-	struct slot *s = slot_of(arg);
-	enter(s);
-	s->machine->ops->on_record(s->machine, record);
-	leave(s);
-}
-
-static void on_loaded(void *arg, const struct client_error *error, uint64_t sequence)
-{
-	struct slot *s = slot_of(arg);
-	s->load = NULL;
-	enter(s);
-	if (error->code == GRPC_OK)
-		s->machine->ops->on_loaded(s->machine, sequence);
-	else
-		s->machine->ops->on_load_failed(s->machine, error);
-	leave(s);
-}
-
-static void host_load(void *host)
-{
-	struct slot *s = slot_of(host);
-	const struct entities_config *config = &s->table->config;
-	must(!s->load);
-	s->load = load_begin(&(struct load_config){.loop = config->loop,
-						   .clock = config->clock,
-						   .journal = config->journal,
-						   .stream = span_str(s->stream),
-						   .timeout_ms = config->load_timeout_ms,
-						   .on_record = on_record,
-						   .on_done = on_loaded,
-						   .arg = s});
-}
-
-static void host_load_cancel(void *host)
-{
-	slot_drop_load(slot_of(host));
-}
-
-static void append_done(const struct client_appended *answer, const struct client_error *error, void *arg)
-{
-	struct slot *s = slot_of(arg);
-	struct client_error e = load_journal_error(error);
-	must(s->appending);
-	s->appending = false;
-	if (answer) {
-		s->stats->events += s->append_events;
-		s->stats->snapshots += s->append_snapshot;
-	}
-	if (e.has_fence_found)
-		members_fenced(s->table->members, s->append_session);
-	enter(s);
-	s->machine->ops->on_appended(s->machine, &e, answer ? answer->sequences[0] : 0,
-				     answer ? answer->first_position : 0);
-	leave(s);
-}
-
-static void host_append(void *host, const struct entity_append *append)
-{
-	struct slot *s = slot_of(host);
-	struct client_stream stream = {.stream = span_str(s->stream), .expect = append->expect,
-				       .sequence = append->expected_sequence, .events = append->events,
-				       .event_count = append->event_count, .snapshot = append->snapshot};
-	struct client_append request = {.streams = &stream, .stream_count = 1};
-	struct client_fence fence = {.by_session = true};
-	must(!s->appending);
-	memcpy(s->append_session, s->table->session, sizeof s->append_session);
-	memcpy(fence.session, s->table->session, sizeof fence.session);
-	if (append->fenced) {
-		request.fences = &fence;
-		request.fence_count = 1;
-	}
-	s->appending = true;
-	s->append_events = append->event_count;
-	s->append_snapshot = append->snapshot != NULL;
-	client_append(s->table->config.journal, &request, s->table->config.append_timeout_ms, append_done, s);
 }
 
 /* --- answers, time ---------------------------------------------------------------------------------- */
@@ -341,7 +134,7 @@ static struct command *command_of(struct entity_command *c, bool over)
 {
 	struct command *command = CONTAINER_OF(c, struct command, entity);
 	if (over) {
-		command->slot = NULL;
+		command_leaves(command);
 		list_remove(&command->deferred);
 	}
 	return command;
@@ -381,9 +174,9 @@ static void on_timer(void *arg)
 {
 	struct slot *s = slot_of(arg);
 	s->armed_us = 0;
-	enter(s);
+	slot_enter(s);
 	s->machine->ops->on_time(s->machine);
-	leave(s);
+	slot_leave(s);
 }
 
 static void host_await_peers(void *host, bool wanted)
@@ -408,14 +201,14 @@ static void host_gone(void *host)
 }
 
 static const struct entity_host host_ops = {
-	.open = host_open,
-	.send = host_send,
-	.half_close = host_half_close,
-	.hold_read = host_hold_read,
-	.reset = host_reset,
-	.load = host_load,
-	.load_cancel = host_load_cancel,
-	.append = host_append,
+	.open = slot_open,
+	.send = slot_send,
+	.half_close = slot_half_close,
+	.hold_read = slot_hold_read,
+	.reset = slot_reset,
+	.load = slot_load,
+	.load_cancel = slot_load_cancel,
+	.append = slot_append,
 	.answer = host_answer,
 	.end = host_end,
 	.input_wanted = host_input_wanted,
@@ -430,9 +223,9 @@ static const struct entity_host host_ops = {
 static void follow(void *follower, const struct record_view *record)
 {
 	struct slot *s = slot_of(follower);
-	enter(s);
+	slot_enter(s);
 	s->machine->ops->on_follow(s->machine, record);
-	leave(s);
+	slot_leave(s);
 }
 
 static void heard(void *arg, const struct record_view *record)
@@ -454,9 +247,9 @@ static void tell_peers(struct slot *s, struct span service)
 {
 	if (!s->machine->ops->on_peers || !span_eq(s->service->name, service))
 		return;
-	enter(s);
+	slot_enter(s);
 	s->machine->ops->on_peers(s->machine);
-	leave(s);
+	slot_leave(s);
 }
 
 /* By turns of the list, for what is told may let other machines go. */
@@ -481,6 +274,29 @@ static void peers_changed(void *arg, struct span service, bool who)
 	}
 }
 
+static void slot_retire(struct slot *s)
+{
+	if (!s->service->kind->stateful) /* gone with its command */
+		return;
+	if (!s->retiring) {
+		s->retiring = true;
+		residence_leave(&s->table->residence, &s->resident);
+	}
+	slot_enter(s);
+	s->machine->ops->passivate(s->machine);
+	slot_leave(s);
+}
+
+/* While all are busy the bound is exceeded by what the commands under way need. */
+static void relieve(struct task *task)
+{
+	struct entities *t = CONTAINER_OF(task, struct entities, relief);
+	struct resident *one;
+	t->relieving = false;
+	while ((one = residence_surplus(&t->residence)) && !plant("memory-limit-ignored"))
+		slot_retire(CONTAINER_OF(one, struct slot, resident));
+}
+
 struct entities *entities_new(const struct entities_config *config)
 {
 	struct entities *t = mem_xalloc(sizeof *t);
@@ -502,6 +318,8 @@ struct entities *entities_new(const struct entities_config *config)
 							  .on_change = peers_changed,
 							  .arg = t});
 	map_init(&t->by_name);
+	residence_init(&t->residence, config->entity_memory_bytes);
+	t->relief.run = relieve;
 	list_init(&t->all);
 	list_init(&t->awaiting);
 	return t;
@@ -511,7 +329,7 @@ void entities_free(struct entities *t)
 {
 	if (!t)
 		return;
-	must(t->magic == TABLE_MAGIC && !t->count);
+	must(t->magic == TABLE_MAGIC && !t->count && !t->relieving);
 	members_free(t->members);
 	feeds_free(t->feeds);
 	map_release(&t->by_name);
@@ -519,34 +337,13 @@ void entities_free(struct entities *t)
 	mem_free(t);
 }
 
-static void slot_retire(struct slot *s)
+static void slot_end_streams(struct slot *s)
 {
-	if (!s->service->kind->stateful) /* gone with its command */
+	if (!s->machine->ops->end_streams)
 		return;
-	if (!s->retiring) {
-		s->retiring = true;
-		s->table->retiring++;
-	}
-	enter(s);
-	s->machine->ops->passivate(s->machine);
-	leave(s);
-}
-
-/* Keeps the number of entities in its bound: the idle one that was used longest ago goes. Where all are busy
- * the bound is exceeded by as many as there are commands under way. */
-static void make_room(struct entities *t)
-{
-	unsigned looked = 0;
-	if (t->count - t->retiring - t->stateless < t->config.max_entities)
-		return;
-	for (struct list_node *n = list_first(&t->all); n && looked < LOOK_FOR_IDLE_MAX;
-	     n = list_next(&t->all, n), looked++) {
-		struct slot *s = CONTAINER_OF(n, struct slot, all);
-		if (!s->retiring && s->machine->ops->idle(s->machine)) {
-			slot_retire(s);
-			return;
-		}
-	}
+	slot_enter(s);
+	s->machine->ops->end_streams(s->machine);
+	slot_leave(s);
 }
 
 static struct slot *slot_new(struct entities *t, struct command *c, struct span key, struct span id,
@@ -559,6 +356,7 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 	s->spec = spec_ref(service->spec);
 	s->service = service;
 	s->stats = c->stats;
+	list_push_back(&t->all, &s->all);
 	list_init(&s->deferred);
 	s->key = mem_xdup(key.p, key.n);
 	s->id = span_of(s->key + (key.n - id.n), id.n);
@@ -580,9 +378,9 @@ static struct slot *slot_new(struct entities *t, struct command *c, struct span 
 		map_put(&t->by_name, key, s);
 		s->in_map = true;
 		s->stats->active++;
-	} else {
-		t->stateless++;
 	}
+	if (t->ending_streams)
+		slot_end_streams(s);
 	return s;
 }
 
@@ -635,10 +433,8 @@ static enum err_code slot_find(struct entities *t, struct command *c, struct slo
 		err_wrap(err, "journal stream of an entity of %.*s", SPAN_ARG(service->name));
 		code = err->code = ERR_INVALID;
 	}
-	if (!code) {
-		make_room(t);
+	if (!code)
 		*ret = slot_new(t, c, buf_span(&key), id, buf_span(&stream));
-	}
 out:
 	buf_release(&key);
 	buf_release(&stream);
@@ -655,14 +451,12 @@ enum err_code entities_command(struct entities *t, struct command *c, struct err
 	if (s->machine->ops->waiting(s->machine) >= t->config.max_waiting)
 		return err_set(err, ERR_LIMIT, "%zu commands wait for the entity [%.*s] of %.*s already",
 			       t->config.max_waiting, SPAN_ARG(s->id), SPAN_ARG(s->service->name));
-	list_remove(&s->all);
-	list_push_back(&t->all, &s->all);
-	c->slot = s;
-	enter(s);
+	command_joins(c, s);
+	slot_enter(s);
 	s->machine->ops->command(s->machine, &c->entity);
 	if (t->draining && !s->retiring)
 		slot_retire(s);
-	leave(s);
+	slot_leave(s);
 	return ERR_OK;
 }
 
@@ -681,11 +475,11 @@ bool entities_withdraw(struct command *c)
 		defer(s, c);
 		return false;
 	}
-	enter(s);
+	slot_enter(s);
 	bool withdrawn = s->machine->ops->withdraw(s->machine, &c->entity);
 	if (withdrawn)
-		c->slot = NULL;
-	leave(s);
+		command_leaves(c);
+	slot_leave(s);
 	return withdrawn;
 }
 
@@ -699,18 +493,18 @@ void entities_hold(struct command *c)
 		defer(s, c);
 		return;
 	}
-	enter(s);
+	slot_enter(s);
 	s->machine->ops->hold(s->machine, &c->entity, c->holding);
-	leave(s);
+	slot_leave(s);
 }
 
 bool entities_input(struct command *c, const struct any *payload)
 {
 	struct slot *s = c->slot;
 	must(s);
-	enter(s);
+	slot_enter(s);
 	bool more = s->machine->ops->input(s->machine, &c->entity, payload);
-	leave(s);
+	slot_leave(s);
 	return more;
 }
 
@@ -718,9 +512,9 @@ void entities_half_close(struct command *c)
 {
 	struct slot *s = c->slot;
 	must(s);
-	enter(s);
+	slot_enter(s);
 	s->machine->ops->half_close(s->machine, &c->entity);
-	leave(s);
+	slot_leave(s);
 }
 
 static bool same_service(const struct spec_service *a, const struct spec_service *b)
@@ -760,15 +554,12 @@ void entities_drain(struct entities *t, void (*done)(void *arg), void *arg)
 /* By turns of the list, for a stream's end may let other machines go. */
 void entities_end_streams(struct entities *t)
 {
+	t->ending_streams = true;
 	for (size_t left = t->count; left && !list_empty(&t->all); left--) {
 		struct slot *s = CONTAINER_OF(list_first(&t->all), struct slot, all);
 		list_remove(&s->all);
 		list_push_back(&t->all, &s->all);
-		if (!s->machine->ops->end_streams)
-			continue;
-		enter(s);
-		s->machine->ops->end_streams(s->machine);
-		leave(s);
+		slot_end_streams(s);
 	}
 }
 

@@ -21,7 +21,7 @@ struct entities_config {
 	int64_t command_timeout_ms, append_timeout_ms, close_grace_ms;
 	int64_t load_timeout_ms; /* without a sign of the journal while an entity is replayed */
 	size_t reply_max_bytes;	 /* of one message of the function */
-	size_t max_entities; /* beyond it the least recently used idle one is passivated */
+	size_t entity_memory_bytes; /* what all may hold: beyond it the least recently used idle ones are passivated */
 	size_t max_waiting;  /* for one entity */
 };
 

@@ -161,10 +161,14 @@ struct entity_ops {
 	/* The client takes no more answers for now, or takes them again. May be NULL: a bounded number of them
 	 * waits with the router then, beyond it the client's stream is broken off. */
 	void (*hold)(struct entity *e, struct entity_command *command, bool hold);
-	size_t (*waiting)(const struct entity *e); /* commands not yet sent */
+	/* Commands that count against the queue's limit: those not yet sent; where several are outstanding together,
+	 * all that are not answered. */
+	size_t (*waiting)(const struct entity *e);
 	bool (*idle)(const struct entity *e);	   /* could be passivated now */
+	size_t (*bytes)(const struct entity *e);   /* that the machine holds, about, in O(1); of stateful kinds */
 	void (*passivate)(struct entity *e);	   /* now if idle, otherwise as soon as it is */
-	/* The proxy stops: streams that only the client would end come to an end with OK. May be NULL. */
+	/* The proxy stops: streams that only the client would end come to an end with OK, and those that would be
+	 * opened from now on end with what opens them. May be NULL. */
 	void (*end_streams)(struct entity *e);
 
 	void (*on_message)(struct entity *e, struct span message);

@@ -200,6 +200,7 @@ const struct entity_ops entity_event_sourced = {
 	.name = "event sourced",
 	.mark = NULL,
 	SERIAL_ENTITY_OPS,
+	.bytes = serial_bytes,
 	.create = create,
 	.free = destroy,
 };

@@ -196,7 +196,7 @@ static struct router *new_router(struct proxy *p)
 						    .load_timeout_ms = c->load_timeout_ms,
 						    .append_timeout_ms = c->append_timeout_ms,
 						    .close_grace_ms = c->close_grace_ms,
-						    .max_entities = (size_t)c->max_entities,
+						    .entity_memory_bytes = (size_t)c->entity_memory_bytes,
 						    .max_waiting = (size_t)c->max_waiting,
 						    .reply_max_bytes = (size_t)c->function_message_max_bytes},
 				       .report = report,

@@ -33,7 +33,7 @@ struct proxy_config {
 	int64_t event_retry_ms; /* after a first failed delivery of a log's event */
 	bool event_failure_is_done;
 	int64_t session_ttl_ms; /* of the journal's belief that this process lives, where there are CRDTs */
-	int64_t max_entities, max_waiting, function_message_max_bytes;
+	int64_t entity_memory_bytes, max_waiting, function_message_max_bytes;
 	/* The front's port could not be bound: there is no point in going on. */
 	void (*failed)(void *arg, const struct err *err);
 	void *arg;

@@ -576,6 +576,12 @@ bool serial_idle(const struct entity *e)
 	return m->state == SERIAL_READY && !m->waiting_count;
 }
 
+size_t serial_bytes(const struct entity *e)
+{
+	const struct serial *m = machine_const(e);
+	return sizeof *m + m->arena.used_bytes;
+}
+
 void serial_init(struct serial *m, const struct serial_kind *kind, const struct entity_ops *ops,
 		 const struct entity_config *config)
 {

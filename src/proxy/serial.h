@@ -102,6 +102,7 @@ void serial_command(struct entity *e, struct entity_command *c);
 bool serial_withdraw(struct entity *e, struct entity_command *c);
 size_t serial_waiting(const struct entity *e);
 bool serial_idle(const struct entity *e);
+size_t serial_bytes(const struct entity *e); /* without what the kind adds */
 void serial_passivate(struct entity *e);
 void serial_on_message(struct entity *e, struct span message);
 void serial_on_end(struct entity *e, const struct entity_end *end);

@@ -27,6 +27,7 @@ static const struct row {
 	ROW(events, "cairn_proxy_events_total", "counter", "Events made durable."),
 	ROW(snapshots, "cairn_proxy_snapshots_total", "counter", "Snapshots made durable."),
 	ROW(active, "cairn_proxy_entities_active", "gauge", "Entities in memory."),
+	ROW(bytes, "cairn_proxy_entity_bytes", "gauge", "Bytes that the entities in memory hold, about."),
 	ROW(activations, "cairn_proxy_activations_total", "counter", "Entity streams opened."),
 	ROW(passivations, "cairn_proxy_closes_total", "counter", "Entity streams closed by the proxy."),
 	ROW(restarts, "cairn_proxy_resets_total", "counter", "Entity streams reset by the proxy."),

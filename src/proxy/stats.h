@@ -15,6 +15,7 @@ struct service_stats {
 	uint64_t activations, passivations, restarts;
 	uint64_t time_us;	     /* from a command's arrival to its end, in sum */
 	uint64_t active;	     /* entities in memory now */
+	uint64_t bytes;		     /* that they hold, about */
 	uint64_t waiting;	     /* commands that are not answered yet */
 	uint64_t delivered, delivery_failures; /* events of logs and topics to the service's methods */
 	uint64_t delivering;		       /* events in hand */

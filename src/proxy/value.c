@@ -223,6 +223,12 @@ static const struct serial_kind kind = {
 	.kept = kept,
 };
 
+static size_t bytes(const struct entity *e)
+{
+	const struct value *v = (const struct value *)(const void *)e;
+	return serial_bytes(e) + sizeof *v - sizeof v->serial + (v->bytes ? v->type_n + v->n : 0);
+}
+
 static struct entity *create(const struct entity_config *config)
 {
 	struct value *v = mem_xalloc(sizeof *v);
@@ -243,6 +249,7 @@ const struct entity_ops entity_value = {
 	.name = "value based",
 	.mark = MARK,
 	SERIAL_ENTITY_OPS,
+	.bytes = bytes,
 	.create = create,
 	.free = destroy,
 };

@@ -46,24 +46,45 @@ def metric(stage, name, service=model.MODEL):
 
 # --- entities in memory, and those that wait ----------------------------------------------
 
-def test_the_least_recently_used_entity_leaves_when_there_are_too_many(lab):
-    stage = Stage(lab, options=["--max-entities", "2"])
+def test_the_least_recently_used_entity_leaves_when_memory_is_short(lab):
+    alone = Stage(lab)
+    answered(alone, "one")
+    each = metric(alone, "entity_bytes")
+    stage = Stage(lab, options=["--entity-memory", str(each * 5 // 2)])
     first = answered(stage, "one")
     second = answered(stage, "two")
     stage.command(first, stage.entity("one"), 2, "again", stage.entity("one").reply(2, response("again")))
-    answered(stage, "three")
+    answered(stage, "six")
     stage.ended(second)  # "one" was used after it
     stage.quiet()
     harness.eventually(lambda: metric(stage, "entities_active") == 2, "two are left")
+    assert metric(stage, "entity_bytes") < each * 5 // 2
 
 
 def test_a_busy_entity_does_not_leave(lab):
-    stage = Stage(lab, options=["--max-entities", "1"])
+    stage = Stage(lab, options=["--entity-memory", "4KiB"])
     waiting, stream, e = stage.begin("busy")
-    answered(stage, "other")
+    stage.ended(answered(stage, "other"))  # as soon as it is idle
     stage.quiet()
     stream.send(e.reply(1, response("done")).message)
     assert waiting.result() == response("done")
+    stage.ended(stream)
+
+
+def test_what_waits_for_an_entity_counts_as_its_memory(lab):
+    stage = Stage(lab, options=["--entity-memory", "1MiB"])
+    small = answered(stage, "small")
+    first, stream, e = stage.begin("busy")
+    stage.quiet()
+    behind = stage.send(request("busy", "x" * (2 << 20)))
+    stage.ended(small)
+    stream.send(e.reply(1, response("1")).message)
+    assert first.result() == response("1")
+    stream.expect(e.command(2, "Process", request("busy", "x" * (2 << 20))))
+    stream.send(e.reply(2, response("2")).message)
+    assert behind.result() == response("2")
+    answered(stage, "small")
+    stage.quiet()  # both fit again
 
 
 def test_commands_beyond_the_queues_limit_are_refused_and_others_go_on(lab):

@@ -1,8 +1,11 @@
 """CRDTs, the contract's section 7: the test plays the function. What the Go SDK's does is in test_crdt_go.py,
 what several proxies do to each other in test_crdt_peers.py."""
 
+import re
+
 import pytest
 
+import harness
 import protos
 from crdt import gcounter, lww, ormap, orset, vote
 from recorder import PATIENCE
@@ -179,3 +182,67 @@ def test_a_drain_ends_streams_well(rooms):
     stream.expect(HalfClose())
     stream.end(0)
     assert rooms.proxy.process.wait(PATIENCE) == 0
+
+
+def test_a_stream_that_opens_while_the_proxy_stops_does_not_hold_it_up(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.watch("r")
+    stream.expect(room.command(2, "Watch", request("r"), streamed=True))
+    other = rooms.open_watch(stream, room, 3)
+    rooms.proxy.process.terminate()
+    assert list(other) == []  # it is stopping
+    stream.send(room.reply(2, response("late"), streamed=True).message)
+    assert list(answers) == [response("late")]
+    stream.expect(HalfClose())
+    stream.end(0)
+    assert rooms.proxy.process.wait(PATIENCE) == 0
+
+
+def test_a_function_that_does_not_read_holds_up_its_own_entity_within_bounds(lab):
+    """What it does not take waits with its entity, up to --max-waiting commands, and is answered once it reads."""
+    rooms = Rooms(lab, options=["--max-waiting", "20"])
+    stream, room = rooms.with_value(gcounter(1))
+    rooms.rec.stop_reading()
+    text = "x" * (100 << 10)
+    said = [rooms.say("r", text) for _ in range(30)]
+    harness.eventually(lambda: sum(s.done() for s in said) == 10, "ten are refused")
+    refused = [s for s in said if s.done()]
+    assert {s.code().name for s in refused} == {"RESOURCE_EXHAUSTED"}
+    assert "20 commands wait" in refused[0].details()
+    taken = [s for s in said if s not in refused]
+    assert harness.http_request(rooms.proxy.management, "GET", "/ready").status == 200
+    rooms.rec.read_on()
+    for number in range(2, 22):
+        stream.expect(room.command(number, "Say", request("r", text)))
+        stream.send(room.reply(number, response(str(number))).message)
+    assert sorted(s.result().message for s in taken) == sorted(str(n) for n in range(2, 22))
+    rooms.rec.nothing_more()
+
+
+def test_a_message_over_the_limit_is_told_to_whom_it_may_have_been_for(lab):
+    rooms = Rooms(lab, options=["--function-message-max", "64KiB"])
+    stream, room = rooms.with_value(gcounter(1))
+    other, beside = rooms.with_value(gcounter(1), "beside")
+    answer = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(room.reply(2, response("x" * (65 << 10))).message)
+    assert answer.code().name == "RESOURCE_EXHAUSTED"
+    text = answer.details()
+    assert text.startswith("cairn.rooms.Room.Say, entity [r]: the function's reply is not taken"), text
+    assert "--function-message-max" in text and "limit of 65536" in text
+    rooms.rec.expect_report(re.escape(text))
+    assert rooms.answered(other, beside, 2).result() == response("2")
+
+
+def test_memory_is_what_a_value_holds(lab):
+    rooms = Rooms(lab, options=["--entity-memory", "1MiB"])
+    small, _ = rooms.with_value(gcounter(1), "small")
+    rooms.rec.nothing_more()
+    many = orset(*["%05d" % i for i in range(10000)])
+    large, room = rooms.with_value(many, "large")
+    for stream in (small, large):  # the one that was used longest ago, and as that is not enough
+        stream.expect(HalfClose())
+        stream.end(0)
+    answer, stream, room = rooms.begin("large", value=many)
+    stream.send(room.reply(1, response("x")).message)
+    assert answer.result() == response("x")

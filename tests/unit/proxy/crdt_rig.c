@@ -84,7 +84,7 @@ static bool host_send(void *host, struct span message)
 	default:
 		cr_assert_fail("an empty message was sent");
 	}
-	return true;
+	return !r->full;
 }
 
 static void host_half_close(void *host)
@@ -171,8 +171,8 @@ static void host_answer(void *host, struct entity_command *c, struct entity_answ
 		text = wire_span(action->reply->payload->value);
 	else if (action && action->action_case == ACTION(FAILURE))
 		text = wire_span(action->failure->description);
-	say(r, "%s %s %.*s%s", a->more ? "more" : "answer", name_of(r, c), SPAN_ARG(text),
-	    action && action->action_case == ACTION(FAILURE) ? " failed" : "");
+	say(r, "%s %s %.*s%s%s", a->more ? "more" : "answer", name_of(r, c), SPAN_ARG(text),
+	    action && action->action_case == ACTION(FAILURE) ? " failed" : "", a->effect_count ? " effect" : "");
 	arena_release(&a->arena);
 }
 
@@ -373,6 +373,13 @@ void rig_end(struct rig *r)
 	entity_crdt.on_end(r->e, &(struct entity_end){.code = GRPC_OK});
 }
 
+void rig_end_too_large(struct rig *r)
+{
+	entity_crdt.on_end(r->e, &(struct entity_end){.code = GRPC_RESOURCE_EXHAUSTED,
+						      .message = SPAN("20 bytes, above 10"),
+						      .too_large = true});
+}
+
 void rig_pass(struct rig *r, int64_t ms)
 {
 	r->now_us += ms * 1000;
@@ -490,10 +497,13 @@ static void put_reply(struct rig *r, int64_t id, const char *text, bool failure,
 	Cloudstate__Crdt__CrdtReply reply = CLOUDSTATE__CRDT__CRDT_REPLY__INIT;
 	Cloudstate__Crdt__CrdtStateAction state = CLOUDSTATE__CRDT__CRDT_STATE_ACTION__INIT;
 	Cloudstate__Crdt__CrdtDelete deleted = CLOUDSTATE__CRDT__CRDT_DELETE__INIT;
+	Cloudstate__SideEffect effect = CLOUDSTATE__SIDE_EFFECT__INIT, *effects = &effect;
 	struct action a;
 	reply.command_id = id;
 	reply.client_action = action_of(&a, text, failure);
 	reply.streamed = streamed;
+	reply.n_side_effects = r->effect;
+	reply.side_effects = &effects;
 	if (change) {
 		state.action_case = CLOUDSTATE__CRDT__CRDT_STATE_ACTION__ACTION_UPDATE;
 		state.update = change;

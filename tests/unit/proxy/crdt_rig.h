@@ -27,6 +27,8 @@ struct rig {
 	struct entity_peer others[3];
 	uint8_t session[16];
 	Cloudstate__Crdt__CrdtWriteConsistency consistency; /* of the replies */
+	bool effect;					    /* the replies have one */
+	bool full;					    /* the function does not read */
 	bool awaiting;
 	size_t snapshot_sessions; /* that the newest snapshot tells apart */
 };
@@ -50,6 +52,7 @@ void rig_appended(struct rig *r, uint64_t sequence);
 void rig_refused(struct rig *r, enum grpc_code code, bool stale);
 void rig_fenced(struct rig *r);
 void rig_end(struct rig *r);
+void rig_end_too_large(struct rig *r);
 void rig_pass(struct rig *r, int64_t ms);
 
 /* A record of another session (1 to 9; 0: this one), loaded or followed. NULL: the delete. */

@@ -458,6 +458,87 @@ Test(crdt_entity, a_drain_ends_streams_with_ok)
 	rig_expect(R, "end s OK; half-close");
 }
 
+Test(crdt_entity, a_stream_that_a_drain_finds_unopened_ends_with_its_reply)
+{
+	start_counter();
+	rig_command(R, "s", true);
+	entity_crdt.end_streams(R->e);
+	entity_crdt.passivate(R->e);
+	rig_streamed_reply(R, 2, "hello", NULL);
+	rig_expect(R, "command 2:s streamed; answer s hello; half-close");
+}
+
+Test(crdt_entity, a_drain_cancels_a_stream_that_nobody_waits_for)
+{
+	start_counter();
+	rig_withdraw(R, rig_command(R, "s", true));
+	entity_crdt.end_streams(R->e);
+	entity_crdt.passivate(R->e);
+	rig_streamed_reply(R, 2, "hello", NULL);
+	rig_expect(R, "command 2:s streamed; more s hello; cancel 2");
+	rig_cancel_response(R, 2, rig_counter(R, 1));
+	rig_appended(R, 2);
+	rig_expect(R, "append any (gcounter 1) seen 1; answer s nothing; half-close");
+}
+
+/* --- a function that does not read ------------------------------------------------------------------------- */
+
+Test(crdt_entity, sends_nothing_more_to_a_function_that_does_not_read)
+{
+	start_counter();
+	R->full = true;
+	rig_command(R, "b", false);
+	rig_command(R, "c", false);
+	rig_record(R, true, 1, 2, 0, rig_counter(R, 5));
+	cr_assert_eq(entity_crdt.waiting(R->e), 2);
+	rig_expect(R, "command 2:b");
+	rig_reply(R, 2, "x", NULL);
+	rig_expect(R, "answer b x");
+	R->full = false;
+	entity_crdt.on_writable(R->e);
+	rig_expect(R, "delta (gcounter 5); command 3:c");
+}
+
+Test(crdt_entity, a_function_that_never_reads_is_given_up_when_a_command_is_due)
+{
+	start_counter();
+	R->full = true;
+	rig_command(R, "b", false);
+	rig_command(R, "c", false);
+	rig_expect(R, "command 2:b");
+	R->full = false;
+	rig_pass(R, RIG_TIMEOUT_MS);
+	rig_expect(R, "end b DEADLINE_EXCEEDED the function has not answered in time; reset; load");
+	rig_loaded(R, 0);
+	rig_expect(R, "open; init; command 1:c");
+}
+
+Test(crdt_entity, what_is_answered_or_streams_does_not_count_as_waiting)
+{
+	start_stream();
+	cr_assert_eq(entity_crdt.waiting(R->e), 0);
+	struct entity_command *b = rig_command(R, "b", true);
+	cr_assert_eq(entity_crdt.waiting(R->e), 1);
+	rig_streamed_reply(R, 3, "x", NULL);
+	cr_assert_eq(entity_crdt.waiting(R->e), 0);
+	rig_withdraw(R, b);
+	rig_cancel_response(R, 3, NULL);
+	rig_streamed(R, 2, "y", true);
+	cr_assert_eq(entity_crdt.waiting(R->e), 0);
+	rig_command(R, "c", false);
+	cr_assert_eq(entity_crdt.waiting(R->e), 1);
+}
+
+Test(crdt_entity, effects_wait_until_the_change_is_durable)
+{
+	start();
+	R->effect = true;
+	rig_reply(R, 1, "x", rig_counter(R, 1));
+	rig_expect(R, "append first (gcounter 1) seen 0");
+	rig_appended(R, 1);
+	rig_expect(R, "answer a x effect");
+}
+
 /* --- faults of the function ------------------------------------------------------------------------------ */
 
 #define FAULT "end s UNKNOWN Entity terminating failed; reset; gone"
@@ -504,6 +585,27 @@ Test(crdt_entity, an_end_of_the_stream_is_a_fault_after_what_was_written_before)
 	rig_appended(R, 1);
 	rig_expect(R, "answer a x; report chat.Room CRDT [one]: the function ended the stream: OK; "
 		      "end b UNKNOWN Entity terminating failed; gone");
+}
+
+#define TOO_LARGE \
+	"the function's reply is not taken: 20 bytes, above 10; make it smaller, or raise --function-message-max"
+
+Test(crdt_entity, a_message_over_the_limit_is_told_to_whom_it_may_have_been_for)
+{
+	start();
+	rig_end_too_large(R);
+	rig_expect(R, "report chat.Room.a, entity [one]: " TOO_LARGE "; "
+		      "end a RESOURCE_EXHAUSTED chat.Room.a, entity [one]: " TOO_LARGE "; gone");
+}
+
+Test(crdt_entity, a_message_over_the_limit_names_no_command_where_there_are_several)
+{
+	start_stream();
+	rig_command(R, "b", false);
+	rig_end_too_large(R);
+	rig_expect(R, "command 3:b; report chat.Room, entity [one]: " TOO_LARGE "; "
+		      "end b RESOURCE_EXHAUSTED chat.Room, entity [one]: " TOO_LARGE "; "
+		      "end s RESOURCE_EXHAUSTED chat.Room, entity [one]: " TOO_LARGE "; gone");
 }
 
 Test(crdt_entity, a_failure_of_a_waiting_command_leaves_the_stream)
