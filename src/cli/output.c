@@ -31,6 +31,7 @@ struct cli_out {
 	const struct cli_column *columns;
 	size_t column_count;
 	bool color, failed;
+	const struct cli_schemas *schemas; /* or NULL */
 	size_t row_count;
 	struct {
 		const char *key;
@@ -440,6 +441,23 @@ void cli_row_end(struct cli_out *out)
 	out->field_count = 0;
 }
 
+void cli_out_decode(struct cli_out *out, const struct cli_schemas *s)
+{
+	out->schemas = s;
+}
+
+static void field_record_data(struct cli_out *out, const struct record_view *r)
+{
+	struct buf json;
+
+	buf_init(&json, OUTPUT_MAX_BYTES);
+	if (out->schemas && cli_schemas_print(out->schemas, r, &json))
+		cli_field_data(out, buf_span(&json), SPAN("application/json"));
+	else
+		cli_field_data(out, r->data, r->content_type);
+	buf_release(&json);
+}
+
 void cli_row_record(struct cli_out *out, const struct record_view *r)
 {
 	cli_field_u64(out, "position", r->position);
@@ -454,7 +472,7 @@ void cli_row_record(struct cli_out *out, const struct record_view *r)
 	cli_field_bool(out, "last_of_append", r->last_of_append);
 	if (r->content == RECORD_BODY) {
 		cli_field_metadata(out, r);
-		cli_field_data(out, r->data, r->content_type);
+		field_record_data(out, r);
 	} else {
 		cli_field_bool(out, "erased", true);
 	}

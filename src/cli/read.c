@@ -18,7 +18,7 @@ struct read_options {
 	struct cli_options common;
 	const char *category, *from, *to, *types, *prefixes, *kinds;
 	int64_t limit;
-	bool backward, system;
+	bool backward, system, decode;
 };
 
 #define SELECTION_ROWS \
@@ -32,7 +32,9 @@ struct read_options {
 	 .value_name = "event,snapshot", \
 	 .help = "Only records of these kinds: event, snapshot, delete, truncate, erase."}, \
 	{.name = "system", .type = SETTING_BOOL, .offset = offsetof(struct read_options, system), \
-	 .help = "The journal's own streams too, whose names begin with $."}
+	 .help = "The journal's own streams too, whose names begin with $."}, \
+	{.name = "decode", .type = SETTING_BOOL, .offset = offsetof(struct read_options, decode), .fallback = "true", \
+	 .help = "Show protobuf data as JSON where a function has said what its types are."}
 
 static const struct setting read_rows[] = {
 	CLI_OPTION_ROWS,
@@ -64,6 +66,7 @@ struct read_run {
 	struct client_query query;
 	struct client_read *read; /* NULL while there is none */
 	struct cli_out *out;
+	struct cli_schemas *schemas;
 	uint64_t printed;
 	/* tail: */
 	bool live, ended;
@@ -201,22 +204,36 @@ static enum cli_exit query_of(struct read_run *run, const struct cli_args *args)
 	return CLI_OK;
 }
 
+static void read_begin(void *arg)
+{
+	struct read_run *run = arg;
+
+	if (run->ended || run->session.closing)
+		return;
+	run->read = run->live ? client_subscribe(run->session.client, &run->query, &ops, run)
+			      : client_read(run->session.client, &run->query, &ops, run);
+}
+
 static enum cli_exit read_go(struct read_run *run)
 {
 	enum cli_exit code = CLI_OK;
 
 	run->out = cli_out_new(&run->options.common, cli_record_columns, cli_record_column_count);
+	run->schemas = cli_schemas_new();
 	cli_session_open(&run->session, &run->options.common);
 	run->again = loop_timer_new(run->session.loop, tail_again, run);
-	if (run->live) {
+	if (run->live)
 		cli_session_catch(&run->session, tail_end, run);
-		run->read = client_subscribe(run->session.client, &run->query, &ops, run);
+	if (run->options.decode) {
+		cli_out_decode(run->out, run->schemas);
+		cli_schemas_load(run->schemas, run->session.client, run->options.common.timeout_ms, read_begin, run);
 	} else {
-		run->read = client_read(run->session.client, &run->query, &ops, run);
+		read_begin(run);
 	}
 	code = cli_wait(&run->session);
 	loop_timer_free(run->again);
 	cli_session_close(&run->session);
+	cli_schemas_free(run->schemas);
 	return cli_out_end(run->out, code);
 }
 

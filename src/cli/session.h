@@ -115,6 +115,19 @@ enum cli_exit cli_out_end(struct cli_out *out, enum cli_exit code);
 extern const struct cli_column cli_record_columns[];
 extern const size_t cli_record_column_count;
 
+/* ---- what functions have said their records are --------------------------------------------------- */
+
+struct cli_schemas;
+struct cli_schemas *cli_schemas_new(void);
+void cli_schemas_free(struct cli_schemas *s); /* NULL is fine; not while they are loaded */
+/* Once; done(arg) follows, whatever could be had. */
+void cli_schemas_load(struct cli_schemas *s, struct client *client, int64_t timeout_ms, void (*done)(void *arg),
+		      void *arg);
+/* The record's data as JSON in *out (cleared first); false: its type is not known, or its data is none of it. */
+bool cli_schemas_print(const struct cli_schemas *s, const struct record_view *record, struct buf *out);
+/* From now on records are shown so; borrowed, NULL: as they are. */
+void cli_out_decode(struct cli_out *out, const struct cli_schemas *s);
+
 /* Is it JSON as a whole? Checked strictly. */
 bool cli_is_json(struct span text);
 

@@ -32,39 +32,39 @@ struct json_reader {
 };
 
 /* Begins with the first token. The text must be UTF-8 as a whole. */
-enum err_code json_begin(struct json_reader *r, struct span text, struct arena *arena, struct err *err);
-enum err_code json_advance(struct json_reader *r);
+enum err_code pbjson_begin(struct json_reader *r, struct span text, struct arena *arena, struct err *err);
+enum err_code pbjson_advance(struct json_reader *r);
 /* Sets the error "line 1, column 2, at a.b[3]: ..." and returns ERR_INVALID. */
-enum err_code json_fail(const struct json_reader *r, const char *fmt, ...)
+enum err_code pbjson_fail(const struct json_reader *r, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 /* Puts the place before an error that was set without one; returns code. */
-enum err_code json_locate(const struct json_reader *r, enum err_code code);
+enum err_code pbjson_locate(const struct json_reader *r, enum err_code code);
 /* "expected WHAT, found a string". */
-enum err_code json_expected(const struct json_reader *r, const char *what);
+enum err_code pbjson_expected(const struct json_reader *r, const char *what);
 
 /* The text of the STRING token: borrowed from the input if it has no escapes, else in the arena. */
-enum err_code json_string(const struct json_reader *r, struct span *ret);
+enum err_code pbjson_string(const struct json_reader *r, struct span *ret);
 /* The same, always in the arena. */
-enum err_code json_string_dup(const struct json_reader *r, struct span *ret);
+enum err_code pbjson_string_dup(const struct json_reader *r, struct span *ret);
 
 /* Steps through an object: *first is true before the first call, the token then the opening brace. Either
  * *ret_done and the object is behind, or the token is the value of *ret_key; the caller consumes it. */
-enum err_code json_object_next(struct json_reader *r, bool *first, struct span *ret_key, bool *ret_done);
-enum err_code json_array_next(struct json_reader *r, bool *first, bool *ret_done);
+enum err_code pbjson_object_next(struct json_reader *r, bool *first, struct span *ret_key, bool *ret_done);
+enum err_code pbjson_array_next(struct json_reader *r, bool *first, bool *ret_done);
 /* Consumes one value of any kind. */
-enum err_code json_skip(struct json_reader *r);
+enum err_code pbjson_skip(struct json_reader *r);
 
 /* --- between json_parse.c and json_wkt.c --- */
 
-enum err_code json_message(struct json_reader *r, struct pb_msg *msg, unsigned depth);
+enum err_code pbjson_message(struct json_reader *r, struct pb_msg *msg, unsigned depth);
 /* The fields of an object; with_type: "@type" among them is passed over. */
-enum err_code json_fields(struct json_reader *r, struct pb_msg *msg, unsigned depth, bool with_type);
-enum err_code json_scalar(struct json_reader *r, const struct pb_field *field, union pb_value *ret);
-enum err_code json_map(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field,
+enum err_code pbjson_fields(struct json_reader *r, struct pb_msg *msg, unsigned depth, bool with_type);
+enum err_code pbjson_scalar(struct json_reader *r, const struct pb_field *field, union pb_value *ret);
+enum err_code pbjson_map(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field,
 		       unsigned depth);
-enum err_code json_list(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field,
+enum err_code pbjson_list(struct json_reader *r, struct pb_msg *msg, const struct pb_field *field,
 			unsigned depth);
 /* A message whose type has a JSON form of its own. */
-enum err_code json_known_type(struct json_reader *r, struct pb_msg *msg, unsigned depth);
+enum err_code pbjson_known_type(struct json_reader *r, struct pb_msg *msg, unsigned depth);
 
 #endif

@@ -32,7 +32,7 @@ static size_t add_place(char *to, size_t n, size_t cap, const struct json_place 
 	return add_text(to, n, cap, place->name);
 }
 
-enum err_code json_locate(const struct json_reader *r, enum err_code code)
+enum err_code pbjson_locate(const struct json_reader *r, enum err_code code)
 {
 	char path[200];
 	size_t line = 1, column = 1;
@@ -48,7 +48,7 @@ enum err_code json_locate(const struct json_reader *r, enum err_code code)
 	return code;
 }
 
-enum err_code json_fail(const struct json_reader *r, const char *fmt, ...)
+enum err_code pbjson_fail(const struct json_reader *r, const char *fmt, ...)
 {
 	char text[ERR_TEXT_MAX / 2];
 	va_list ap;
@@ -56,10 +56,10 @@ enum err_code json_fail(const struct json_reader *r, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	err_set(r->err, ERR_INVALID, "%s", text);
-	return json_locate(r, ERR_INVALID);
+	return pbjson_locate(r, ERR_INVALID);
 }
 
-enum err_code json_expected(const struct json_reader *r, const char *what)
+enum err_code pbjson_expected(const struct json_reader *r, const char *what)
 {
 	static const char *const names[] = {
 		[JSON_OBJECT] = "an object", [JSON_OBJECT_END] = "\"}\"", [JSON_ARRAY] = "an array",
@@ -67,7 +67,7 @@ enum err_code json_expected(const struct json_reader *r, const char *what)
 		[JSON_STRING] = "a string",  [JSON_NUMBER] = "a number",  [JSON_TRUE] = "true",
 		[JSON_FALSE] = "false",      [JSON_NULL] = "null",        [JSON_END] = "the end of the text",
 	};
-	return json_fail(r, "expected %s, found %s", what, names[r->token]);
+	return pbjson_fail(r, "expected %s, found %s", what, names[r->token]);
 }
 
 /* --- tokens --- */
@@ -85,7 +85,7 @@ static enum err_code scan_string(struct json_reader *r)
 	r->escaped = false;
 	while (i < n && p[i] != '"') {
 		if (p[i] < 0x20)
-			return json_fail(r, "a string holds a control character");
+			return pbjson_fail(r, "a string holds a control character");
 		if (p[i++] != '\\')
 			continue;
 		r->escaped = true;
@@ -95,16 +95,16 @@ static enum err_code scan_string(struct json_reader *r)
 			bool whole = n - i > 4 && is_hex(p[i + 1]) && is_hex(p[i + 2]) && is_hex(p[i + 3]) &&
 				     is_hex(p[i + 4]);
 			if (!whole)
-				return json_fail(r, "a \\u escape needs four hex digits");
+				return pbjson_fail(r, "a \\u escape needs four hex digits");
 			i += 5;
 		} else if (p[i] && strchr("\"\\/bfnrt", p[i])) {
 			i++;
 		} else {
-			return json_fail(r, "a string has an unknown escape");
+			return pbjson_fail(r, "a string has an unknown escape");
 		}
 	}
 	if (i >= n)
-		return json_fail(r, "a string has no end");
+		return pbjson_fail(r, "a string has no end");
 	r->raw = span_of(p + begin, i - begin);
 	r->at = i + 1;
 	r->token = JSON_STRING;
@@ -115,7 +115,7 @@ static enum err_code scan_word(struct json_reader *r, const char *word, enum jso
 {
 	struct span rest = span_skip(r->text, r->token_at), want = span_str(word);
 	if (!span_starts(rest, want))
-		return json_fail(r, "this is not JSON");
+		return pbjson_fail(r, "this is not JSON");
 	r->at = r->token_at + want.n;
 	r->token = token;
 	return ERR_OK;
@@ -128,13 +128,13 @@ static enum err_code scan_number(struct json_reader *r)
 		i++;
 	r->raw = span_of(r->text.p + r->token_at, i - r->token_at);
 	if (!number_is_json(r->raw))
-		return json_fail(r, "this is not JSON");
+		return pbjson_fail(r, "this is not JSON");
 	r->at = i;
 	r->token = JSON_NUMBER;
 	return ERR_OK;
 }
 
-enum err_code json_advance(struct json_reader *r)
+enum err_code pbjson_advance(struct json_reader *r)
 {
 	const uint8_t *p = r->text.p;
 	while (r->at < r->text.n &&
@@ -162,12 +162,12 @@ enum err_code json_advance(struct json_reader *r)
 	return ERR_OK;
 }
 
-enum err_code json_begin(struct json_reader *r, struct span text, struct arena *arena, struct err *err)
+enum err_code pbjson_begin(struct json_reader *r, struct span text, struct arena *arena, struct err *err)
 {
 	*r = (struct json_reader){.text = text, .arena = arena, .err = err, .lookahead_left = 16 * text.n};
 	if (!utf8_valid(text))
-		return json_fail(r, "the text is not UTF-8");
-	return json_advance(r);
+		return pbjson_fail(r, "the text is not UTF-8");
+	return pbjson_advance(r);
 }
 
 /* --- strings --- */
@@ -234,7 +234,7 @@ static enum err_code unescape(const struct json_reader *r, struct span *ret)
 			to[n++] = (uint8_t)meanings[strchr(letters, (int)c) - letters];
 		} else {
 			if (!take_unicode(raw, &i, &c))
-				return json_fail(r, "a string holds half a surrogate pair");
+				return pbjson_fail(r, "a string holds half a surrogate pair");
 			n += put_utf8(to + n, c);
 		}
 	}
@@ -242,7 +242,7 @@ static enum err_code unescape(const struct json_reader *r, struct span *ret)
 	return ERR_OK;
 }
 
-enum err_code json_string(const struct json_reader *r, struct span *ret)
+enum err_code pbjson_string(const struct json_reader *r, struct span *ret)
 {
 	if (r->escaped)
 		return unescape(r, ret);
@@ -250,7 +250,7 @@ enum err_code json_string(const struct json_reader *r, struct span *ret)
 	return ERR_OK;
 }
 
-enum err_code json_string_dup(const struct json_reader *r, struct span *ret)
+enum err_code pbjson_string_dup(const struct json_reader *r, struct span *ret)
 {
 	if (r->escaped)
 		return unescape(r, ret);
@@ -260,49 +260,49 @@ enum err_code json_string_dup(const struct json_reader *r, struct span *ret)
 
 /* --- structure --- */
 
-enum err_code json_object_next(struct json_reader *r, bool *first, struct span *ret_key, bool *ret_done)
+enum err_code pbjson_object_next(struct json_reader *r, bool *first, struct span *ret_key, bool *ret_done)
 {
 	enum err_code code;
-	if (*first && (code = json_advance(r))) /* the brace */
+	if (*first && (code = pbjson_advance(r))) /* the brace */
 		return code;
 	*ret_done = r->token == JSON_OBJECT_END;
 	if (*ret_done)
-		return json_advance(r);
+		return pbjson_advance(r);
 	if (!*first) {
 		if (r->token != JSON_COMMA)
-			return json_expected(r, "\",\" or \"}\"");
-		if ((code = json_advance(r)))
+			return pbjson_expected(r, "\",\" or \"}\"");
+		if ((code = pbjson_advance(r)))
 			return code;
 	}
 	*first = false;
 	if (r->token != JSON_STRING)
-		return json_expected(r, "a field name in quotes");
-	if ((code = json_string(r, ret_key)) || (code = json_advance(r)))
+		return pbjson_expected(r, "a field name in quotes");
+	if ((code = pbjson_string(r, ret_key)) || (code = pbjson_advance(r)))
 		return code;
 	if (r->token != JSON_COLON)
-		return json_expected(r, "\":\"");
-	return json_advance(r);
+		return pbjson_expected(r, "\":\"");
+	return pbjson_advance(r);
 }
 
-enum err_code json_array_next(struct json_reader *r, bool *first, bool *ret_done)
+enum err_code pbjson_array_next(struct json_reader *r, bool *first, bool *ret_done)
 {
 	enum err_code code;
 	bool begins = *first;
-	if (begins && (code = json_advance(r))) /* the bracket */
+	if (begins && (code = pbjson_advance(r))) /* the bracket */
 		return code;
 	*first = false;
 	*ret_done = r->token == JSON_ARRAY_END;
 	if (*ret_done)
-		return json_advance(r);
+		return pbjson_advance(r);
 	if (begins)
 		return ERR_OK;
 	if (r->token != JSON_COMMA)
-		return json_expected(r, "\",\" or \"]\"");
-	return json_advance(r);
+		return pbjson_expected(r, "\",\" or \"]\"");
+	return pbjson_advance(r);
 }
 
 /* Brackets are counted, not matched: whoever skips reads the same text properly afterwards. */
-enum err_code json_skip(struct json_reader *r)
+enum err_code pbjson_skip(struct json_reader *r)
 {
 	size_t open = 0;
 	do {
@@ -313,18 +313,18 @@ enum err_code json_skip(struct json_reader *r)
 		case JSON_OBJECT_END:
 		case JSON_ARRAY_END:
 			if (open == 0)
-				return json_expected(r, "a value");
+				return pbjson_expected(r, "a value");
 			open--;
 			break;
 		case JSON_COLON:
 		case JSON_COMMA:
 			if (open == 0)
-				return json_expected(r, "a value");
+				return pbjson_expected(r, "a value");
 			break;
-		case JSON_END: return json_expected(r, "a value");
+		case JSON_END: return pbjson_expected(r, "a value");
 		default: break;
 		}
-		if ((code = json_advance(r)))
+		if ((code = pbjson_advance(r)))
 			return code;
 	} while (open);
 	return ERR_OK;

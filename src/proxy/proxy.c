@@ -18,6 +18,7 @@
 #include "proxy/http_front.h"
 #include "proxy/management.h"
 #include "proxy/router_core.h"
+#include "proxy/schema.h"
 
 #define PROXY_MAGIC 0x50726f78u
 /* How often the journal is asked whether it is there; more often while it is not. */
@@ -37,6 +38,7 @@ struct proxy {
 	struct function *function;
 	struct router *router;
 	struct eventing *eventing;
+	struct schema *schema;
 	struct grpc_server *server, *metrics, *management;
 	struct front *front;
 	struct http_front *http;
@@ -156,6 +158,7 @@ static void on_spec(void *arg, struct spec *spec)
 		p->life = SERVING;
 	}
 	log_spec(p, spec);
+	schema_keep(p->schema, spec);
 }
 
 static struct grpc_call *call_function(void *arg, const char *path, int64_t deadline_ms,
@@ -240,6 +243,8 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 							     .name_space = span_str(p->name_space),
 							     .retry_ms = config->event_retry_ms,
 							     .failure_is_done = config->event_failure_is_done});
+	p->schema = schema_new(&(struct schema_config){
+		.loop = loop, .journal = p->journal, .name_space = span_str(p->name_space)});
 	p->server = grpc_server_new(&front, &p->loop, 1);
 	p->front = front_new(p->server, p->router);
 	p->http = http_front_new(p->router, LIMIT_EVENTS_SILENCE_MS);
@@ -365,6 +370,7 @@ void proxy_free(struct proxy *p)
 	grpc_web_free(p->web);
 	client_free(p->journal);
 	eventing_free(p->eventing);
+	schema_free(p->schema);
 	function_free(p->function);
 	router_free(p->router);
 	loop_timer_free(p->probe);
