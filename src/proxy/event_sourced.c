@@ -6,12 +6,17 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/plant.h"
+#include "pbdyn/pbdyn.h"
 #include "proxy/serial.h"
 
 typedef Cloudstate__Eventsourced__EventSourcedStreamIn stream_in;
 typedef Cloudstate__Eventsourced__EventSourcedStreamOut stream_out;
 typedef Cloudstate__Eventsourced__EventSourcedReply es_reply;
 #define IN(NAME) CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_IN__MESSAGE_##NAME
+#define EVENTS_MAX (LIMIT_APPEND_RECORDS - 1) /* besides a snapshot */
+#define EVENT_MIN_BYTES 2u /* on the wire: tag and length */
+#define REPLY_EVENTS 4u	   /* EventSourcedReply's field */
+#define TOO_MANY_EVENTS "the reply has %zu events, the journal takes at most %zu at once"
 #define OUT(NAME) CLOUDSTATE__EVENTSOURCED__EVENT_SOURCED_STREAM_OUT__MESSAGE_##NAME
 
 /* --- messages to the function -------------------------------------------------------------------- */
@@ -79,8 +84,25 @@ static bool begin(struct serial *m)
 
 /* --- the function's answers --------------------------------------------------------------------------- */
 
+/* So many events would fill the arena many times over: they are counted before they are unpacked. */
+static bool has_too_many_events(struct span message, struct arena *a, struct serial_out *ret)
+{
+	struct pb_wire_field out, field;
+	size_t count = 0;
+	if (message.n / EVENT_MIN_BYTES <= EVENTS_MAX)
+		return false;
+	while (pb_wire_next(&message, &out) == 1)
+		while (out.number == OUT(REPLY) && out.wire == PB_BYTES_FIELD && pb_wire_next(&out.bytes, &field) == 1)
+			count += field.number == REPLY_EVENTS;
+	if (count > EVENTS_MAX)
+		ret->refused = arena_printf(a, TOO_MANY_EVENTS, count, EVENTS_MAX);
+	return ret->refused != NULL;
+}
+
 static bool unpack(struct span message, struct arena *a, struct serial_out *ret)
 {
+	if (has_too_many_events(message, a, ret))
+		return false;
 	const stream_out *out = (const stream_out *)(const void *)grpc_unpack(
 		&cloudstate__eventsourced__event_sourced_stream_out__descriptor, a, message);
 	if (!out)
@@ -103,12 +125,10 @@ static bool unpack(struct span message, struct arena *a, struct serial_out *ret)
 /* Can the reply's events be one append? If not, text says why. */
 static bool check_events(const struct serial *m, const es_reply *reply, char text[ERR_TEXT_MAX])
 {
-	size_t bytes = 0, record_bytes, events_max = LIMIT_APPEND_RECORDS - 1;
+	size_t bytes = 0, record_bytes;
 	size_t bytes_max = LIMIT_APPEND_BYTES - LIMIT_RECORD_BYTES; /* the rest may be the snapshot's */
-	if (reply->n_events > events_max) {
-		snprintf(text, ERR_TEXT_MAX,
-			 "the reply has %zu events, the journal takes at most %zu at once", reply->n_events,
-			 events_max);
+	if (reply->n_events > EVENTS_MAX) {
+		snprintf(text, ERR_TEXT_MAX, TOO_MANY_EVENTS, reply->n_events, EVENTS_MAX);
 		return false;
 	}
 	for (size_t i = 0; i < reply->n_events; i++) {

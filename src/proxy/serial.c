@@ -373,6 +373,13 @@ void serial_set_record(struct serial *m, struct client_record *r, const Google__
 	r->data = wire_span(any->value);
 }
 
+static void refuse_changes(struct serial *m, const char *why)
+{
+	log_warn("a reply's changes are not kept", LOG_SPAN("stream", m->config.stream), LOG_STR("error", why));
+	refuse_current(m, GRPC_RESOURCE_EXHAUSTED, span_str(why), false);
+	close_stream(m, true);
+}
+
 /* True: there is something to be kept before the answer, or it failed. */
 static bool keep(struct serial *m)
 {
@@ -386,10 +393,7 @@ static bool keep(struct serial *m)
 		return true;
 	case SERIAL_REFUSED: break;
 	}
-	log_warn("a reply's changes are not kept", LOG_SPAN("stream", m->config.stream),
-		 LOG_STR("error", why));
-	refuse_current(m, GRPC_RESOURCE_EXHAUSTED, span_str(why), false);
-	close_stream(m, true);
+	refuse_changes(m, why);
 	return true;
 }
 
@@ -458,6 +462,8 @@ void serial_on_message(struct entity *e, struct span message)
 			 LOG_SPAN("entity", m->config.entity_id), LOG_SPAN("description", text));
 		serial_report(m, "%s: %.*s", m->kind->failure, SPAN_ARG(text));
 		fault(m, m->kind->failure, true);
+	} else if (out.refused && m->state == SERIAL_BUSY) {
+		refuse_changes(m, out.refused);
 	} else {
 		serial_report(m, "%s: %s", m->kind->message,
 			      unpacked ? "neither a reply nor a failure"

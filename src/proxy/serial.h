@@ -33,6 +33,7 @@ struct serial_out {
 	bool is_reply;
 	struct serial_reply reply;
 	const Cloudstate__Failure *failure;
+	const char *refused; /* what was not unpacked: a reply whose changes cannot be kept, and why (in the arena) */
 };
 
 /* What a reply changes: nothing; the append that says so; or it cannot be kept, and text says why. */
@@ -52,7 +53,8 @@ struct serial_kind {
 	bool (*begin)(struct serial *m);
 	bool (*send_command)(struct serial *m, Cloudstate__Command *command);
 
-	bool (*unpack)(struct span message, struct arena *a, struct serial_out *ret); /* false: malformed */
+	/* False: malformed, too large for the arena, or ret->refused. */
+	bool (*unpack)(struct span message, struct arena *a, struct serial_out *ret);
 	/* Of a reply that is no failure: fills *append, or says why not. */
 	enum serial_keep (*keep)(struct serial *m, struct entity_append *append, char why[ERR_TEXT_MAX]);
 	void (*kept)(struct serial *m); /* it is durable now; may be NULL */
