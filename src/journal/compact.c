@@ -13,8 +13,10 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/must.h"
+#include "base/plant.h"
 #include "journal/internal.h"
 #include "journal/retention.h"
+#include "journal/spent.h"
 #include "journal/turn.h"
 #include "journal/withhold.h"
 #include "journal/wire.h"
@@ -27,6 +29,11 @@
 /* How long a pass waits for the tree, and how often it looks whether it is to end. */
 #define TREE_WAIT_MS 30000
 #define TREE_LOOK_MS 100
+/* So many records of sessions and grants that are not needed any more are worth a unit's rewriting; of a small unit,
+ * fewer if they are one in so many: not as few as the passes themselves leave, or one would give rise to the next. */
+#define SPENT_DUE ((size_t)1024)
+#define SPENT_DUE_SMALL ((size_t)64)
+#define SPENT_DUE_OF 4
 
 struct request {
 	struct task task;
@@ -54,6 +61,8 @@ struct compactor {
 	/* The thread's own. Acts that lie below acts_to have been carried out, but for what was left, as too
 	 * young or in the open unit, from todo_from on. */
 	uint64_t acts_to, todo_from;
+	size_t spent_seen; /* what may have come of such records since they were last looked for */
+	bool spent_later;  /* and there were many that are too young */
 	struct await await;
 	struct turn turn;
 };
@@ -106,16 +115,19 @@ struct unit_plan {
 	struct storage_removal *list;
 	size_t n, cap;
 	bool left; /* something that is to go stays for now */
-	size_t removed, erased;
-	uint64_t live_bytes, dead_bytes;
+	bool done; /* it was carried out */
+	size_t removed, erased, spent;
+	uint64_t live_bytes, dead_bytes, spent_bytes; /* dead: spent, too */
 	struct map streams; /* name -> struct newest */
 };
 
 struct pass {
 	struct compactor *c;
 	struct retention_rules *rules;
+	struct spent spent;
 	struct wall_time now;
 	uint64_t head;
+	uint64_t begin;	    /* below it, only what is spent is looked for */
 	uint64_t todo_from; /* the first unit of which something was left */
 	bool by_itself;
 	struct span actor;
@@ -190,6 +202,12 @@ static enum err_code fate_of(struct pass *p, struct unit_plan *plan, struct span
 	bool erased = !hidden && record_has_body(stored) && !record_has_body(given);
 	if (young) {
 		plan->left = plan->left || hidden || erased;
+		return ERR_OK;
+	}
+	if (spent_take(&p->spent, v.position)) {
+		plan->spent++;
+		plan->spent_bytes += stored.n;
+		*ret = FATE_GOES;
 		return ERR_OK;
 	}
 	const struct retention_rule *rule = hidden ? NULL : retention_of(p->rules, v.stream);
@@ -368,6 +386,7 @@ static enum err_code carry_out(struct pass *p, struct unit_plan *plan, struct er
 		code = storage_unit(c->reader, plan->unit.first, &unit, err);
 	if (code)
 		return code;
+	plan->done = true;
 	p->result.rewritten++;
 	p->result.removed += plan->removed;
 	p->result.erased += plan->erased;
@@ -379,6 +398,12 @@ static enum err_code carry_out(struct pass *p, struct unit_plan *plan, struct er
 		 LOG_U64("bytes_before", plan->unit.bytes), LOG_U64("bytes_after", unit.bytes));
 	spend(c, plan->unit.bytes + unit.bytes);
 	return ERR_OK;
+}
+
+static bool spent_is_due(const struct storage_unit *unit, size_t spent)
+{
+	return spent >= SPENT_DUE || (!unit->open && spent >= SPENT_DUE_SMALL &&
+				      spent >= (unit->end - unit->first) / SPENT_DUE_OF);
 }
 
 static enum err_code compact_unit(struct pass *p, const struct storage_unit *unit, struct err *err)
@@ -393,10 +418,12 @@ static enum err_code compact_unit(struct pass *p, const struct storage_unit *uni
 		code = make_plan(p, &plan, err);
 	p->result.units++;
 	/* By itself: when a body waits that is to be gone, or less than half of it lives and nothing is added. */
-	bool due = !p->by_itself || plan.erased > 0 || (!unit->open && plan.dead_bytes > plan.live_bytes);
+	bool due = !p->by_itself || plan.erased > 0 || spent_is_due(unit, plan.spent) ||
+		   (!unit->open && plan.dead_bytes - plan.spent_bytes > plan.live_bytes);
 	spend(p->c, 2 * unit->bytes);
 	if (!code && plan.n > 0 && due)
 		code = carry_out(p, &plan, err);
+	spent_give_back(&p->spent, plan.done ? plan.list[plan.n - 1].position + 1 : unit->first, unit->end);
 	if (plan.left || (unit->open && plan.n > 0 && !due))
 		p->todo_from = unit->first < p->todo_from ? unit->first : p->todo_from;
 	plan_forget_streams(&plan);
@@ -416,8 +443,15 @@ static enum err_code wait_for_tree(struct compactor *c, uint64_t head, struct er
 		       (unsigned long long)head);
 }
 
-/* Whether there is an act that withholds between the positions, whoever has written it. */
-static enum err_code find_acts(struct compactor *c, uint64_t from, uint64_t head, bool *ret, struct err *err)
+static bool kind_is_spent(uint32_t kind)
+{
+	return kind == RECORD_SESSION_ENDED || kind == RECORD_GRANT;
+}
+
+/* Whether there is an act that withholds between the positions, whoever has written it; and how many records that
+ * make others needless. */
+static enum err_code find_acts(struct compactor *c, uint64_t from, uint64_t head, bool *ret, size_t *ret_spent,
+			       struct err *err)
 {
 	struct storage_unit range = {.first = from, .end = head};
 	struct feed feed;
@@ -431,7 +465,9 @@ static enum err_code find_acts(struct compactor *c, uint64_t from, uint64_t head
 		code = feed_next(c, &feed, &entry, err);
 		if (code || entry.n == 0)
 			break;
-		*ret = record_decode_header(entry, &v) && withhold_is_kind(v.kind);
+		bool known = record_decode_header(entry, &v);
+		*ret = known && withhold_is_kind(v.kind) && !plant("acts-of-others-overlooked");
+		*ret_spent += known && kind_is_spent(v.kind);
 		seen += entry.n;
 		if (seen >= PAGE_BYTES) {
 			spend(c, seen);
@@ -444,17 +480,50 @@ static enum err_code find_acts(struct compactor *c, uint64_t from, uint64_t head
 	return code;
 }
 
-/* Where a pass has to begin: at the head, if there is nothing to do. */
+/* Where a pass has to begin: at the head, if there is nothing to do but with what is spent. */
 static enum err_code begin_at(struct pass *p, uint64_t *ret, struct err *err)
 {
 	struct compactor *c = p->c;
 	bool acts = true;
+	size_t spent = c->spent_seen;
 	*ret = 0;
-	if (!p->by_itself || retention_any(p->rules) || c->todo_from == 0)
-		return ERR_OK;
-	enum err_code code = find_acts(c, c->acts_to, p->head, &acts, err);
-	if (!code && !acts)
+	if (p->by_itself && !retention_any(p->rules) && c->todo_from > 0 &&
+	    find_acts(c, c->acts_to, p->head, &acts, &spent, err))
+		return err->code;
+	if (!acts)
 		*ret = c->todo_from < p->head ? c->todo_from : p->head;
+	else
+		spent = SPENT_DUE;
+	c->spent_seen = spent;
+	if (spent < SPENT_DUE && !c->spent_later)
+		return ERR_OK;
+	struct wall_time until = {p->now.us - c->config.min_age_us};
+	return spent_load(c->reader, p->head, until, &p->spent, err);
+}
+
+/* The next position that is to be looked at, from this one on. */
+static uint64_t next_at(struct pass *p, uint64_t at)
+{
+	uint64_t first = SPENT_NONE;
+	if (at < p->begin)
+		spent_between(&p->spent, at, p->begin, &first);
+	return first != SPENT_NONE ? first : at < p->begin ? p->begin : at;
+}
+
+static enum err_code go_through(struct pass *p, struct err *err)
+{
+	struct compactor *c = p->c;
+	struct storage_unit unit;
+	enum err_code code = ERR_OK;
+	for (uint64_t at = next_at(p, 0); !code && at < p->head; at = next_at(p, unit.end)) {
+		uint64_t first;
+		code = storage_unit(c->reader, at, &unit, err);
+		if (!code &&
+		    (unit.end > p->begin ||
+		     spent_is_due(&unit, spent_between(&p->spent, unit.first, unit.end, &first))))
+			code = compact_unit(p, &unit, err);
+		turn_beat(&c->turn);
+	}
 	return code;
 }
 
@@ -467,31 +536,30 @@ static enum err_code run_pass(struct compactor *c, bool by_itself, struct span a
 			 .todo_from = UINT64_MAX,
 			 .by_itself = by_itself,
 			 .actor = actor};
-	struct storage_unit unit;
-	uint64_t at = 0;
+	bool ours = true;
 	enum err_code code = retention_load(c->reader, p.head, &p.rules, err);
 	if (code)
 		return code;
-	code = begin_at(&p, &at, err);
-	if (!code && at < p.head)
+	code = begin_at(&p, &p.begin, err);
+	bool work = p.begin < p.head || p.spent.n >= SPENT_DUE;
+	if (!code && work)
 		code = wait_for_tree(c, p.head, err);
-	bool ours = true;
-	if (!code && at < p.head)
+	if (!code && work)
 		code = turn_take(&c->turn, &ours, err);
 	if (!code && !ours && !by_itself)
 		code = err_set(err, ERR_UNAVAILABLE, "another cairnd is compacting this journal: try again later");
-	for (; !code && ours && at < p.head; at = unit.end) {
-		code = storage_unit(c->reader, at, &unit, err);
-		if (!code)
-			code = compact_unit(&p, &unit, err);
-		turn_beat(&c->turn);
-	}
+	if (!code && work && ours)
+		code = go_through(&p, err);
 	turn_give(&c->turn);
-	retention_free(p.rules);
 	if (!code && ours) {
 		c->acts_to = p.head;
 		c->todo_from = p.todo_from;
+		if (c->spent_seen >= SPENT_DUE)
+			c->spent_seen = 0;
+		c->spent_later = p.spent.later >= SPENT_DUE;
 	}
+	retention_free(p.rules);
+	spent_release(&p.spent);
 	*ret = p.result;
 	return code;
 }

@@ -18,6 +18,7 @@ struct ledger;
 struct ledger_record {
 	uint32_t kind;
 	uint64_t position;
+	struct wall_time commit_time; /* of records that are read */
 	struct span stream, data;
 	const uint8_t *id; /* RECORD_ID_BYTES */
 };
@@ -27,6 +28,7 @@ typedef bool ledger_apply_fn(struct ledger *l, const struct ledger_record *recor
 struct ledger_session {
 	uint8_t id[RECORD_ID_BYTES];
 	bool live;
+	uint64_t begun; /* position of the record */
 	uint32_t ttl_ms;
 	struct span address; /* where its process can be reached, or empty */
 	struct span *services;
@@ -44,6 +46,7 @@ struct ledger_grant {
 	uint64_t epoch; /* 0: the slot has never been granted */
 	bool released;
 	uint8_t session[RECORD_ID_BYTES];
+	uint64_t position; /* of the record */
 };
 
 struct cuts;
@@ -52,9 +55,14 @@ void ledger_free(struct ledger *l); /* NULL is fine */
 
 /* Reads the system streams; the ledger is then as of `head`. */
 enum err_code ledger_load(struct ledger *l, struct storage_reader *reader, uint64_t head, struct err *err);
-/* Reads what others have appended between where the ledger is and `head`. */
+/* Reads what others have appended between where the ledger is and `head`; or all anew, if their compaction may have
+ * taken away some of it. */
 enum err_code ledger_catch_up(struct ledger *l, struct storage_reader *reader, uint64_t head,
 			      struct err *err);
+/* Tells of each record that says nothing any more when those that come after it are known: `since` is when that
+ * was. One with `after` says nothing only once the record there is gone (UINT64_MAX: none). For ledger_load(). */
+typedef void ledger_spent_fn(void *arg, uint64_t position, uint64_t after, struct wall_time since);
+void ledger_on_spent(struct ledger *l, ledger_spent_fn *fn, void *arg);
 /* As of which head it is. */
 uint64_t ledger_head(const struct ledger *l);
 

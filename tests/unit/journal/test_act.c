@@ -242,6 +242,38 @@ Test(act, is_decided_again_when_the_log_has_moved)
 	bench_close(&b);
 }
 
+/* Another writer ends the session, and takes both of its records off the log, before we have read of it. */
+static void another_ends_and_compacts(struct fake *f)
+{
+	const struct storage_removal list[] = {{.position = 0}, {.position = 1}};
+	Cairn__Journal__V1__Compaction pb = CAIRN__JOURNAL__V1__COMPACTION__INIT;
+	struct storage_reader *reader;
+	struct err err = {0};
+	struct buf data;
+	another_ends(f);
+	pb.end = 2;
+	buf_init(&data, 1024);
+	act_pack(&pb.base, &data);
+	fake_write_record(f, "$acts", RECORD_COMPACTION, buf_span(&data));
+	buf_release(&data);
+	cr_assert_eq(storage_reader_open(f->inner, &reader, &err), ERR_OK);
+	cr_assert_eq(storage_remove(reader, list, ARRAY_LEN(list), &err), ERR_OK, "%s", err.text);
+	storage_reader_close(reader);
+}
+
+Test(act, what_another_has_compacted_meanwhile_is_over)
+{
+	struct bench b;
+	bench_open(&b);
+	run_one(&b, begin_of(&b, 1), ERR_OK);
+	b.fake->on_moved = another_ends_and_compacts;
+	FAKE_SCRIPT(b.fake, STORAGE_MOVED);
+	run_one(&b, begin_of(&b, 2), ERR_OK);
+	cr_expect(run_one(&b, end_of(&b, 1), ERR_OK) == 0, "the session lives on");
+	cr_expect(run_one(&b, end_of(&b, 2), ERR_OK) == 1);
+	bench_close(&b);
+}
+
 Test(act, facts_are_there_again_after_a_restart)
 {
 	struct bench b;

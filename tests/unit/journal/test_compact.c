@@ -11,8 +11,10 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "fixture.h"
 #include "journal/acts.h"
+#include "journal/spent.h"
 #include "storage/file/file.h"
 #include "tests/unit/scale.h"
 
@@ -380,6 +382,179 @@ COMPACT(many_value_streams_under_one_rule)
 	cr_assert_lt(r->compacted.bytes_after, r->compacted.bytes_before);
 	rig_append(r, "v|0|1", "x", false);
 	cr_assert_eq(rig_see(r, "v|0|1", false).sequences, 45u);
+}
+
+/* ---- sessions and grants that are over --------------------------------------------------------- */
+
+#define CARTS SPAN("carts")
+
+struct crowd {
+	struct rig *rig;
+	size_t waiting;
+};
+
+static void crowd_done(struct append *append, void *arg)
+{
+	struct crowd *crowd = arg;
+	cr_assert_eq(append_answer(append)->code, ERR_OK);
+	append_unref(append);
+	crowd->rig->done = --crowd->waiting == 0;
+}
+
+static void session_id(uint8_t id[RECORD_ID_BYTES], size_t n)
+{
+	memset(id, 7, RECORD_ID_BYTES);
+	memcpy(id, &n, sizeof(n));
+}
+
+static struct append *session_act(struct rig *r, size_t n, bool ends)
+{
+	struct span carts = CARTS;
+	struct journal_session_begin begin = {.services = &carts, .service_count = 1, .ttl_ms = 600000};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	session_id(begin.id, n);
+	enum err_code code = ends ? journal_session_end_new(r->journal, begin.id, SPAN(""), &a, &refusal)
+				  : journal_session_begin_new(r->journal, &begin, &a, &refusal);
+	cr_assert_eq(code, ERR_OK, "%s", refusal.err.text);
+	return a;
+}
+
+/* Sessions [from, to) begin, or end, in as few batches as it takes. */
+static void sessions_all(struct rig *r, size_t from, size_t to, bool ends)
+{
+	struct crowd crowd = {r, to - from};
+	struct err err = {0};
+	r->done = false;
+	for (size_t n = from; n < to; n++) {
+		struct append *a = session_act(r, n, ends);
+		cr_assert_eq(journal_append(r->journal, &a, &r->mailbox, crowd_done, &crowd, &err), ERR_OK, "%s",
+			     err.text);
+	}
+	rig_wait(r);
+}
+
+/* Its epoch. */
+static uint64_t claim(struct rig *r, size_t session, uint32_t slot)
+{
+	struct journal_claim q = {.service = CARTS, .slot = slot};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	session_id(q.session, session);
+	cr_assert_eq(journal_grant_claim_new(r->journal, &q, &a, &refusal), ERR_OK, "%s", refusal.err.text);
+	append_ref(a);
+	rig_give(r, a);
+	cr_assert_eq(r->code, ERR_OK);
+	const struct journal_grant *grant = journal_grant_of(a);
+	cr_assert(memcmp(grant->session, q.session, RECORD_ID_BYTES) == 0, "another session holds it");
+	uint64_t epoch = grant->epoch;
+	append_unref(a);
+	return epoch;
+}
+
+static enum err_code append_fenced(struct rig *r, const struct journal_fence *fence)
+{
+	struct append_record record = {.type = SPAN("t"), .data = SPAN("fenced")};
+	struct append_stream s = {.name = SPAN("f|1"), .events = &record, .event_count = 1};
+	struct append_request request = {.streams = &s, .stream_count = 1, .fences = fence, .fence_count = 1};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	cr_assert_eq(append_new(r->journal, &request, &a, &refusal), ERR_OK, "%s", refusal.err.text);
+	rig_give(r, a);
+	return r->code;
+}
+
+static void check_fences(struct rig *r, size_t ended, uint64_t newest)
+{
+	struct journal_fence of_slot = {.service = CARTS, .slot = 1}, of_session = {.by_session = true};
+	for (uint64_t epoch = 1; epoch <= newest + 1; epoch++) {
+		of_slot.epoch = epoch;
+		cr_assert_eq(append_fenced(r, &of_slot), epoch == newest ? ERR_OK : ERR_CONFLICT, "epoch %llu of %llu",
+			     (unsigned long long)epoch, (unsigned long long)newest);
+	}
+	session_id(of_session.session, 0);
+	cr_assert_eq(append_fenced(r, &of_session), ERR_OK, "the session that lives");
+	session_id(of_session.session, ended);
+	cr_assert_eq(append_fenced(r, &of_session), ERR_CONFLICT, "a session that has ended");
+}
+
+/* Begins so many and ends them; each of the first three has slot 1 in its turn, the one that lives has slot 0. */
+static void live_through(struct rig *r, size_t sessions)
+{
+	sessions_all(r, 0, 1, false);
+	cr_assert_eq(claim(r, 0, 0), 1u);
+	for (size_t n = 1; n < sessions; n += 1000) {
+		size_t to = n + 1000 < sessions ? n + 1000 : sessions;
+		sessions_all(r, n, to, false);
+		for (size_t i = n; n == 1 && i <= 3; i++) {
+			cr_assert_eq(claim(r, i, 1), i);
+			sessions_all(r, i, i + 1, true);
+		}
+		sessions_all(r, n == 1 ? 4 : n, to, true);
+	}
+	rig_append(r, "other", "x", false);
+}
+
+COMPACT(takes_sessions_that_have_ended_and_grants_that_are_not_the_newest)
+{
+	size_t sessions = test_scaled(10000) + 1000;
+	live_through(r, sessions);
+	cr_assert_eq(rig_see(r, "$sessions", false).records, 2 * sessions - 1);
+	rig_compact(r);
+	cr_assert_eq(r->compacted.removed, 2 * (sessions - 1) + 2);
+	cr_assert_eq(rig_see(r, "$sessions", false).records, 1u);
+	cr_assert_eq(rig_see(r, "$grants-carts", false).records, 2u);
+	check_fences(r, 3, 3);
+	rig_compact(r);
+	cr_assert_eq(r->compacted.rewritten, 0u, "there is nothing left");
+	if (!r->file)
+		return;
+	journal_close(r->journal);
+	mailbox_drain(&r->mailbox);
+	int64_t read = metric_get(METRIC_STORAGE_READ_RECORDS);
+	rig_start(r);
+	read = metric_get(METRIC_STORAGE_READ_RECORDS) - read;
+	cr_assert_lt(read, 100, "%lld records were read at the start", (long long)read);
+	check_fences(r, 3, 3);
+	sessions_all(r, sessions, sessions + 1, false);
+	cr_assert_eq(claim(r, sessions, 1), 4u, "epochs go on");
+	check_fences(r, 3, 4);
+}
+
+/* No rule, no act: what became needless is reason enough. */
+COMPACT(by_itself_takes_what_many_ended_sessions_leave)
+{
+	journal_close(r->journal);
+	mailbox_drain(&r->mailbox);
+	r->every_ms = 10;
+	rig_start(r);
+	size_t sessions = 6000, left = sessions / 2;
+	live_through(r, sessions);
+	for (int i = 0; i < 3000 && rig_see(r, "$sessions", false).records > left; i++)
+		usleep(10000);
+	cr_assert_leq(rig_see(r, "$sessions", false).records, left, "ended sessions are kept");
+	check_fences(r, 3, 3);
+}
+
+/* While the beginning cannot go, the end stays: here as the beginning lies in a part that is not due. */
+Test(compact, the_end_of_a_session_does_not_go_before_its_beginning)
+{
+	struct spent_record list[] = {{.position = 3, .after = SPENT_NONE}, {.position = 9, .after = 3}};
+	struct spent s = {.list = list, .n = 2};
+	uint64_t first;
+	cr_assert_not(spent_take(&s, 9));
+	cr_assert(spent_take(&s, 3));
+	cr_assert(spent_take(&s, 9));
+	spent_give_back(&s, 0, 5);
+	cr_assert_not(spent_take(&s, 9), "the beginning stays after all");
+	cr_assert_not(spent_take(&s, 4));
+	cr_assert_eq(spent_between(&s, 4, 10, &first), 1u);
+	cr_assert_eq(first, 9u);
+	cr_assert_eq(spent_between(&s, 4, 9, &first), 0u);
+	cr_assert_eq(first, SPENT_NONE);
+	struct spent_record alone = {.position = 9, .after = 3};
+	s = (struct spent){.list = &alone, .n = 1};
+	cr_assert_not(spent_take(&s, 9), "its beginning is not known to be gone");
 }
 
 Test(compact, asked_of_a_journal_without_threads_says_so)
