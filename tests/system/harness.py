@@ -174,12 +174,12 @@ class Lab:
 
     # --- our programs
 
-    def cairnd(self, storage=None, name="cairnd", port=None, options=()):
+    def cairnd(self, storage=None, name="cairnd", port=None, options=(), env=None):
         """The journal, by default on files in the test's folder."""
         port = port or free_port()
         storage = storage or "file:%s" % (self.folder / "data")
         process = self.run(name, [tools.program("cairnd"), "--listen", "127.0.0.1:%d" % port,
-                                  "--storage", storage, *options], kind=Program)
+                                  "--storage", storage, *options], env, kind=Program)
         process.port = port
         process.ready = lambda: process.wait_ready(lambda: accepts(port), "listens on %d" % port)
         return process.ready()

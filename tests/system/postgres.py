@@ -24,7 +24,9 @@ def _as_postgres():
 
 
 class Postgres:
-    def __init__(self, lab):
+    """A primary, or a hot standby of another one."""
+
+    def __init__(self, lab, primary=None):
         bins = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
         if not bins or not os.path.exists(bins[-1] + "/initdb"):
             pytest.skip("no Postgres server: apt-get install postgresql-15")
@@ -34,15 +36,25 @@ class Postgres:
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         if os.getuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
-        subprocess.run([*_as_postgres(), self.bin + "/initdb", "-D", self.folder / "data", "-U", "postgres", "-A",
-                        "trust", "-E", "UTF8", "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL,
+        make = [self.bin + "/initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        if primary:
+            make = [self.bin + "/pg_basebackup", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-R",
+                    "-X", "stream", "-c", "fast", "-N"]
+        subprocess.run([*_as_postgres(), *make, "-D", self.folder / "data"], check=True, stdout=subprocess.DEVNULL,
                        cwd=self.folder)
-        self.process = Process("postgres", [
+        self.process = Process("postgres-%d" % self.port, [
             *_as_postgres(), self.bin + "/postgres", "-D", self.folder / "data", "-k", self.folder, "-p", self.port,
             "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=32MB", "-c", "max_connections=60"], self.folder)
         lab.processes.append(self.process)
         self.start()
-        self.sql("CREATE DATABASE journal")
+        if not primary:
+            self.sql("CREATE DATABASE journal")
+
+    def set(self, name, value):
+        """A setting of the whole server that a reload changes; None: as it was."""
+        self.sql("ALTER SYSTEM " + ("RESET %s" % name if value is None else "SET %s = '%s'" % (name, value)))
+        self.sql("SELECT pg_reload_conf()")
+        eventually(lambda: value is None or self.sql("SHOW %s" % name) == [[value]], "%s is %s" % (name, value))
 
     def start(self):
         """Again after a kill: what is left of the last server may still be about to end."""

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 import tools
+from journal_client import Journal, rec
 from postgres import BACKENDS, storage_of
 
 
@@ -77,7 +78,14 @@ def test_truncate(cairn):
     assert cairn("append", "s", "x", "--expect", "none").code == 0
 
 
-def test_erase_one_event_a_stream_and_a_prefix(cairn):
+def erasures(cairnd, stream):
+    """(who, why, the message) of those that the stream's records tell of."""
+    acts = [e for e in Journal(cairnd.port).read(stream=stream) if e.header.kind == rec.KIND_ERASE]
+    messages = [rec.Erasure.FromString(e.body.data) for e in acts]
+    return [(e.header.actor, m.reason, m) for e, m in zip(acts, messages)]
+
+
+def test_erase_one_event_a_stream_and_a_prefix(cairnd, cairn):
     fill(cairn, "user|1", "user|2", "user|30", "other")
     assert cairn("erase", "user|1", "--from", "2", "--reason", "asked", "--yes").code == 0
     rows = read(cairn, "user|1")
@@ -90,6 +98,15 @@ def test_erase_one_event_a_stream_and_a_prefix(cairn):
     assert b"of user" not in everything.out and everything.out.count(b"secret") == 3
     (act,) = read(cairn, "$acts")
     assert act["kind"] == "erase" and act["actor"].startswith("ip:")
+    # Who and why, in each stream that was touched, and for the prefix once more.
+    one, all_of_it = erasures(cairnd, "user|1")
+    assert one[:2] == ("ip:127.0.0.1", "asked") and (one[2].from_sequence, one[2].to_sequence) == (2, 2)
+    for stream in ("user|1", "user|2", "user|30"):
+        assert erasures(cairnd, stream)[-1][:2] == ("ip:127.0.0.1", "asked by her"), stream
+    (of_prefix,) = erasures(cairnd, "$acts")
+    assert of_prefix[:2] == ("ip:127.0.0.1", "asked by her")
+    assert (of_prefix[2].prefix, of_prefix[2].streams) == ("user|", 3)
+    assert erasures(cairnd, "other") == []
     assert cairn("erase", "--prefix", "nobody", "--reason", "x", "--yes").code == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import test_kill
 import tools
-from harness import eventually, http_request, scaled, status_of
+from harness import SCALE, eventually, http_request, scaled, status_of
 from journal_client import Journal, Refused, check_whole, event, exactly, pb, rec, to_stream
 from postgres import Cutter, Postgres, pgbouncer
 
@@ -119,13 +119,17 @@ class Follower(threading.Thread):
         super().__init__(daemon=True)
         self.subscription = Journal(port, timeout=300).subscribe(timeout=300)
         self.until, self.seen, self.failure = until, 0, None
+        self.times = [time.monotonic()]  # when it had seen so many hundredths
 
     def run(self):
         try:
-            while self.seen < self.until():
+            total = self.until()
+            while self.seen < total:
                 for entry in self.subscription.next().entries:
                     assert entry.position == self.seen, "position %d instead of %d" % (entry.position, self.seen)
                     self.seen += 1
+                while len(self.times) <= 100 * self.seen // total:
+                    self.times.append(time.monotonic())
         except BaseException as failure:
             self.failure = failure
 
@@ -153,7 +157,11 @@ def test_three_on_one_database_have_one_order(lab, postgres):
         [str(total)] * 3]
     assert postgres.sql("SELECT n_tup_upd + n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'journal'",
                         "journal") == [["0"]]
-    print("%d events by three in %.1f s" % (total, seconds))
+    # Neither the first tenth, in which connections are made, nor the last, in which writers have finished.
+    times = followers[0].times
+    ratio = (times[30] - times[10]) / (times[90] - times[70])
+    print("%d events by three in %.1f s; the rate at the end is %.2f of that at the start" % (total, seconds, ratio))
+    assert ratio >= 0.8 or SCALE < 10, ratio  # a soak's bar: in a short run it is the machine's mood
 
 
 def test_a_connection_cut_at_every_byte_of_a_commit(lab, postgres):
@@ -260,6 +268,21 @@ def test_one_that_is_stopped_stops_nobody_else(lab, postgres):
     assert all(key in ids for key in busy.acknowledged)
 
 
+class Asked(threading.Thread):
+    """A call that is under way; `code`: how it was refused."""
+
+    def __init__(self, call):
+        super().__init__(daemon=True)
+        self.call, self.code = call, None
+        self.start()
+
+    def run(self):
+        try:
+            self.code = "answered %r" % (self.call(),)
+        except Refused as refused:
+            self.code = refused.code
+
+
 def test_a_server_that_does_not_answer_is_no_hang(lab, postgres):
     cairnd = lab.cairnd(postgres.uri())
     journal = Journal(cairnd.port, timeout=60)
@@ -268,9 +291,11 @@ def test_a_server_that_does_not_answer_is_no_hang(lab, postgres):
     postgres.everybody(signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        with pytest.raises(Refused) as refused:
-            journal.append(to_stream("s|0", event()))
-        assert refused.value.code == "UNAVAILABLE", str(refused.value)
+        asked = [Asked(lambda: journal.append(to_stream("s|0", event()))), Asked(journal.read),
+                 Asked(lambda: journal.stat("s|0")), Asked(lambda: journal.load("s|0"))]
+        for one in asked:
+            one.join(60)
+            assert one.code == "UNAVAILABLE", repr(one.code)
         assert time.monotonic() - begun < 40
         eventually(lambda: status_of(cairnd.port, "/readyz") == 503, "it is not ready", timeout=40)
         assert status_of(cairnd.port, "/healthz") == 200
@@ -363,6 +388,9 @@ def test_databases_that_are_not_fit_are_refused(lab, postgres):
     assert "READ COMMITTED" in words(postgres.uri(role="serial"))
     postgres.sql("CREATE ROLE reader SUPERUSER LOGIN; ALTER ROLE reader SET default_transaction_read_only = on")
     assert "read-only" in words(postgres.uri(role="reader") + "?target_session_attrs=any")
+    postgres.set("fsync", "off")
+    assert "fsync=off" in words(postgres.uri()) and "set fsync=on" in words(postgres.uri())
+    postgres.set("fsync", None)
     assert "cannot be reached" in words("postgres://nobody:secret@127.0.0.1:1/none")
     assert "secret" not in words("postgres://nobody:secret@127.0.0.1:1/none")
     assert run_cairnd("--storage", "postgres://%zz", "--listen", "127.0.0.1:0").returncode == 1
@@ -389,10 +417,10 @@ def test_what_one_has_erased_another_takes_off_the_disk_and_they_take_turns(lab)
     first = lab.cairnd(postgres.uri(), name="cairnd-1", options=never)
     others = [lab.cairnd(postgres.uri(), name="cairnd-%d" % n, options=often) for n in (2, 3)]
     journal = Journal(first.port)
-    journal.append(to_stream("user|1", event(data=b"a name"), event(data=b"another")))
+    journal.append(to_stream("user|1", event(data=b"a name of hers"), event(data=b"another name")))
 
     def bodies():
-        return postgres.sql("SELECT count(*) FROM cairn.record WHERE position(%s IN bytes) > 0" % "'a name'::bytea",
+        return postgres.sql("SELECT count(*) FROM cairn.record WHERE position(%s IN bytes) > 0" % "'a name of hers'::bytea",
                             "journal")[0][0]
     assert bodies() == "1"
     for other in others:  # nothing to do: they have looked, and the first pass is over
@@ -408,6 +436,12 @@ def test_what_one_has_erased_another_takes_off_the_disk_and_they_take_turns(lab)
         return [e.header.kind for e in acts if e.header.stream == "$acts"]
     compactions = rec.KIND_COMPACTION
     assert kinds().count(compactions) == 1
+    # The old versions of rows are Postgres's to take away, as README says.
+    postgres.sql("VACUUM FULL cairn.record", "journal")
+    postgres.sql("CHECKPOINT", "journal")
+    tables = subprocess.run(["grep", "-rlF", "a name of hers", str(postgres.folder / "data" / "base")], stdout=subprocess.PIPE)
+    kept = subprocess.run(["grep", "-rlF", "another name", str(postgres.folder / "data" / "base")], stdout=subprocess.PIPE)
+    assert tables.stdout == b"" and kept.stdout != b""
     turns = [e.header.stream for e in with_others.read(include_system=True)]
     assert turns.count("$grants-$compaction") >= 1
     check_whole(with_others.read(include_system=True))
