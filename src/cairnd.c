@@ -157,10 +157,11 @@ static void http_text(struct http_exchange *x, int status, const char *type, str
 	http_respond(x, status, &(struct headers){&header, 1}, body);
 }
 
-static void http_metrics(struct http_exchange *x)
+static void http_metrics(struct app *app, struct http_exchange *x)
 {
 	struct buf text;
 
+	journal_measure(app->journal);
 	buf_init(&text, METRICS_TEXT_MAX);
 	if (metrics_render(&text, ""))
 		http_text(x, 500, "text/plain; charset=utf-8", SPAN("out of memory\n"));
@@ -182,7 +183,7 @@ static void http_handle(struct http_exchange *x, const struct http_request *requ
 	else if (!span_eq_str(request->method, "GET") && !span_eq_str(request->method, "HEAD"))
 		http_text(x, 405, "text/plain; charset=utf-8", SPAN("only GET and HEAD\n"));
 	else if (span_eq_str(path, "/metrics"))
-		http_metrics(x);
+		http_metrics(app, x);
 	else if (span_eq_str(path, "/readyz") && __atomic_load_n(&app->draining, __ATOMIC_RELAXED))
 		http_text(x, 503, "text/plain; charset=utf-8", SPAN("shutting down\n"));
 	else if (span_eq_str(path, "/readyz") && !app_takes_appends(app))

@@ -393,6 +393,8 @@ static enum err_code carry_out(struct pass *p, struct unit_plan *plan, struct er
 	p->result.bytes_before += plan->unit.bytes;
 	p->result.bytes_after += unit.bytes;
 	metric_add(METRIC_COMPACTED_UNITS, 1);
+	if (unit.bytes < plan->unit.bytes)
+		metric_add(METRIC_COMPACTED_BYTES, (int64_t)(plan->unit.bytes - unit.bytes));
 	log_info("compacted", LOG_U64("first", plan->unit.first), LOG_U64("end", plan->unit.end),
 		 LOG_U64("removed", plan->removed), LOG_U64("erased", plan->erased),
 		 LOG_U64("bytes_before", plan->unit.bytes), LOG_U64("bytes_after", unit.bytes));
@@ -536,6 +538,7 @@ static enum err_code run_pass(struct compactor *c, bool by_itself, struct span a
 			 .todo_from = UINT64_MAX,
 			 .by_itself = by_itself,
 			 .actor = actor};
+	struct mono_time begun = clock_mono(&clock_system);
 	bool ours = true;
 	enum err_code code = retention_load(c->reader, p.head, &p.rules, err);
 	if (code)
@@ -550,6 +553,8 @@ static enum err_code run_pass(struct compactor *c, bool by_itself, struct span a
 		code = err_set(err, ERR_UNAVAILABLE, "another cairnd is compacting this journal: try again later");
 	if (!code && work && ours)
 		code = go_through(&p, err);
+	if (work && ours)
+		metric_observe_us(METRIC_COMPACTION_SECONDS, mono_since_us(clock_mono(&clock_system), begun));
 	turn_give(&c->turn);
 	if (!code && ours) {
 		c->acts_to = p.head;

@@ -280,3 +280,13 @@ void journal_when_room(struct journal *j, struct journal_room *room)
 {
 	sequencer_when_room(j->sequencer, room);
 }
+
+void journal_measure(struct journal *j)
+{
+	uint64_t greatest;
+	size_t behind;
+	must(j->magic == JOURNAL_MAGIC);
+	tail_lag(j->tail, &greatest, &behind);
+	metric_set(METRIC_SUBSCRIPTION_LAG_RECORDS, (int64_t)greatest);
+	metric_set(METRIC_SUBSCRIPTIONS_BEHIND, (int64_t)behind);
+}

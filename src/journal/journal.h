@@ -289,12 +289,12 @@ struct journal_list {
 typedef void journal_list_fn(const struct journal_stream_info *items, size_t count, bool more,
 			     const struct err *err, void *arg);
 /* Once, on the mailbox; ERR_INVALID (nothing accepted) as for reads. */
-enum err_code journal_list_streams(struct journal *j, const struct journal_list *list,
-				   struct mailbox *mailbox, journal_list_fn *done, void *arg,
-				   struct err *err);
-/* One stream's numbers: one item, or ERR_NOT_FOUND. An empty stream name only waits for not_before: no
- * item. */
+enum err_code journal_list_streams(struct journal *j, const struct journal_list *list, struct mailbox *mailbox,
+				   journal_list_fn *done, void *arg, struct err *err);
+/* One stream's numbers: one item, or ERR_NOT_FOUND. An empty stream name only waits for not_before: no item. */
 enum err_code journal_stat(struct journal *j, struct span stream, const struct journal_cursor *not_before,
 			   struct mailbox *mailbox, journal_list_fn *done, void *arg, struct err *err);
+/* Sets the gauges that are worked out when somebody looks. Any thread. */
+void journal_measure(struct journal *j);
 
 #endif

@@ -412,6 +412,8 @@ void read_deliver(struct journal_read *r, struct journal_page *page, bool ended)
 		return;
 	}
 	page->next.position = r->told = read_position_known(r);
+	if (r->live && !r->by_sequence)
+		atomic_store_explicit(&r->waiter.reached, r->told, memory_order_relaxed);
 	page->end = ended;
 	metric_add(METRIC_READ_PAGES, 1);
 	metric_add(METRIC_READ_RECORDS, (int64_t)page->records);

@@ -38,6 +38,7 @@ struct tail {
 	struct map streams, categories; /* name -> struct interest */
 	struct tail_desk *desks;
 	size_t joined;
+	struct list all;  /* that have joined */
 	struct list idle; /* who waits for a stream or category, longest first */
 };
 
@@ -53,6 +54,7 @@ struct tail *tail_new(uint64_t head)
 	map_init(&t->streams);
 	map_init(&t->categories);
 	list_init(&t->idle);
+	list_init(&t->all);
 	return t;
 }
 
@@ -254,6 +256,8 @@ void tail_join(struct tail *t, struct tail_waiter *w, struct mailbox *mailbox, e
 	w->desk = desk_of(t, mailbox);
 	w->interest = NULL;
 	t->joined++;
+	atomic_store_explicit(&w->reached, UINT64_MAX, memory_order_relaxed);
+	list_push_back(&t->all, &w->joined);
 	if (source != STORAGE_ALL) {
 		struct map *table = source == STORAGE_STREAM ? &t->streams : &t->categories;
 		struct interest *interest = map_get(table, name);
@@ -277,6 +281,7 @@ void tail_leave(struct tail *t, struct tail_waiter *w)
 	t->joined--;
 	list_remove(&w->node);
 	list_remove(&w->idle);
+	list_remove(&w->joined);
 	w->waiting = false;
 	struct interest *interest = w->interest;
 	w->interest = NULL;
@@ -309,6 +314,23 @@ bool tail_wait(struct tail *t, struct tail_waiter *w, uint64_t position, uint64_
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
+
+void tail_lag(struct tail *t, uint64_t *ret_greatest, size_t *ret_behind)
+{
+	*ret_greatest = 0;
+	*ret_behind = 0;
+	pthread_mutex_lock(&t->lock);
+	for (struct list_node *n = list_first(&t->all); n; n = list_next(&t->all, n)) {
+		const struct tail_waiter *w = CONTAINER_OF(n, struct tail_waiter, joined);
+		uint64_t reached = atomic_load_explicit(&w->reached, memory_order_relaxed);
+		if (w->waiting || reached >= t->end_position) /* who waits has all that he wants */
+			continue;
+		if (t->end_position - reached > *ret_greatest)
+			*ret_greatest = t->end_position - reached;
+		++*ret_behind;
+	}
+	pthread_mutex_unlock(&t->lock);
+}
 
 uint64_t tail_end(struct tail *t)
 {

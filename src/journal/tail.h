@@ -11,6 +11,8 @@
 #ifndef CAIRN_JOURNAL_TAIL_H
 #define CAIRN_JOURNAL_TAIL_H
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 #include "journal/append.h"
 
@@ -30,6 +32,8 @@ struct tail_waiter {
 	bool waiting;
 	uint64_t position; /* nothing that it wants is below */
 	uint64_t told;     /* the position its reader was told last, for checkpoints */
+	struct list_node joined;
+	atomic_ullong reached; /* its reader has all below; UINT64_MAX: not known yet. Its owner sets it */
 };
 
 struct tail *tail_new(uint64_t head);
@@ -47,6 +51,9 @@ void tail_leave(struct tail *t, struct tail_waiter *w);
 /* Waits from `position` on, unless there is something at or above it by now: false. */
 bool tail_wait(struct tail *t, struct tail_waiter *w, uint64_t position, uint64_t told);
 
+/* How far live reads are behind the end: the greatest distance in records, and how many are at all. A look at each of
+ * them, under the lock. Any thread. */
+void tail_lag(struct tail *t, uint64_t *ret_greatest, size_t *ret_behind);
 /* Where the ring ends: the position of what is committed next. */
 uint64_t tail_end(struct tail *t);
 /* References to up to `max` appends, from the one that holds the position. *ret_count is 0 at the end.

@@ -49,6 +49,8 @@ enum err_code file_index_table(struct file_store *s, const struct recent *table,
 	code = fault ? err_set(err, (enum err_code)fault, "index: a test lets it fail")
 		     : file_index_write(s->index, table, &mark, last ? segment : NULL, err);
 	file_segment_put(&s->segments, segment);
+	if (!code)
+		metric_set(METRIC_FILE_INDEX_MARK, (int64_t)mark.position + 1);
 	return code;
 }
 

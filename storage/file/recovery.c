@@ -577,6 +577,7 @@ static enum err_code begin(struct recovery *r, uint64_t size, size_t *ret_segmen
 		code = remake_index(s, "it is empty", err);
 	}
 	s->filling = file_recent_new(first);
+	metric_set(METRIC_FILE_INDEX_MARK, (int64_t)first);
 	if (code || !use)
 		return code;
 	code = file_index_view_begin(s->view, err);

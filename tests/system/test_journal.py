@@ -1,5 +1,6 @@
 """cairnd by a client that no one here wrote: every operation of the journal's service, on every backend."""
 
+import re
 import time
 import uuid
 
@@ -409,6 +410,23 @@ def test_many_subscribers(cairnd, journal):
     for c in clients:
         c.close()
     eventually(lambda: "cairn_journal_subscriptions 0" in metrics_of(cairnd), "no subscription is left")
+
+
+def test_how_far_subscriptions_are_behind_is_told(cairnd, journal):
+    fill(journal, "s", 24, size=512 << 10)
+    quick, slow = journal.subscribe(), journal.subscribe()
+    quick.take(24)
+    slow.next()
+    shown = lambda name: int(float(re.search(r"^%s (\S+)$" % name, metrics_of(cairnd), re.M).group(1)))
+    eventually(lambda: shown("cairn_subscriptions_behind") == 1, "one is behind")
+    assert 0 < shown("cairn_subscription_lag_records") < 24
+    for entry in iter(lambda: slow.next().entries[-1:], []):
+        if entry[0].position == 23:
+            break
+    eventually(lambda: shown("cairn_subscriptions_behind") == 0, "it has come up")
+    assert shown("cairn_subscription_lag_records") == 0
+    slow.cancel()
+    quick.cancel()
 
 
 def metrics_of(cairnd):
