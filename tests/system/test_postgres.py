@@ -86,7 +86,7 @@ class Racer(threading.Thread):
 
     def __init__(self, number, port, appends):
         super().__init__(daemon=True)
-        self.number, self.journal, self.appends, self.failure = number, Journal(port, timeout=120), appends, None
+        self.number, self.journal, self.appends, self.failure = number, Journal(port, timeout=120 * max(1, SCALE)), appends, None
         self.told, self.refused = 0, 0
 
     def run(self):
@@ -117,7 +117,7 @@ class Follower(threading.Thread):
 
     def __init__(self, port, until):
         super().__init__(daemon=True)
-        self.subscription = Journal(port, timeout=300).subscribe(timeout=300)
+        self.subscription = Journal(port, timeout=300 * max(1, SCALE)).subscribe(timeout=300 * max(1, SCALE))
         self.until, self.seen, self.failure = until, 0, None
         self.times = [time.monotonic()]  # when it had seen so many hundredths
 
@@ -146,7 +146,7 @@ def test_three_on_one_database_have_one_order(lab, postgres):
     for thread in followers + racers:
         thread.start()
     for thread in racers + followers:
-        thread.join(150)
+        thread.join(150 * max(1, SCALE))
         assert thread.failure is None, repr(thread.failure)
         assert not thread.is_alive(), "%s is at %s" % (thread, getattr(thread, "seen", None))
     seconds = time.monotonic() - begun
