@@ -32,9 +32,12 @@ typedef enum err_code storage_migrate_fn(const struct storage_config *config, en
 typedef const char *storage_directory_fn(struct storage *s);
 /* May other processes append to it, too? */
 typedef bool storage_is_shared_fn(struct storage *s);
-/* A store that is opened with config.restore must be empty (ERR_CONFLICT), and nobody else can open it until this says
- * that all is there: from then on it is a journal like any other. */
+/* A store that is opened with config.restore must be empty (ERR_CONFLICT), and nobody else can open it until this
+ * says that all is there: from then on it is a journal like any other. */
 typedef enum err_code storage_restored_fn(struct storage *s, struct err *err);
+/* Of a store opened with config.accept_loss, which is refused to others as long as acknowledged history is missing:
+ * from which position on. ERR_NOT_FOUND: none is. storage_restored() opens it to others again. */
+typedef enum err_code storage_lost_from_fn(struct storage *s, uint64_t *ret, struct err *err);
 
 storage_watch_fn storage_watch;
 storage_watch_end_fn storage_watch_end;
@@ -46,5 +49,6 @@ enum err_code storage_migrate(const char *uri, enum storage_migrate what, struct
 storage_directory_fn storage_directory;
 storage_is_shared_fn storage_is_shared;
 storage_restored_fn storage_restored;
+storage_lost_from_fn storage_lost_from;
 
 #endif

@@ -139,6 +139,9 @@ enum err_code storage_open(const char *uri, const struct storage_config *config,
 	check_ops(ops);
 	if (c.restore && !ops->restored)
 		return err_set(err, ERR_UNSUPPORTED, "a backup cannot be restored into storage \"%s\"", ops->name);
+	if (c.accept_loss && !ops->lost_from)
+		return err_set(err, ERR_UNSUPPORTED, "storage \"%s\" does not lose what it has acknowledged",
+			       ops->name);
 	enum err_code code = ops->open(&c, ret, err);
 	if (!code)
 		must((*ret)->ops);
@@ -396,6 +399,13 @@ enum err_code storage_restored(struct storage *s, struct err *err)
 	must(s);
 	must(s->ops->restored);
 	return s->ops->restored(s, err);
+}
+
+enum err_code storage_lost_from(struct storage *s, uint64_t *ret, struct err *err)
+{
+	must(s);
+	must(s->ops->lost_from);
+	return s->ops->lost_from(s, ret, err);
 }
 
 bool storage_is_shared(struct storage *s)

@@ -161,8 +161,7 @@ struct storage_unit {
 	bool removable;	     /* the backend can remove records at all */
 };
 
-/* A record to be removed: nothing but its position and leaf hash stays. Or its body alone, whose hash stays
- * with the header. */
+/* A record to be removed: nothing but position and leaf hash stays; or its body alone, whose hash stays. */
 struct storage_removal {
 	uint64_t position;
 	bool body_only;
@@ -173,7 +172,7 @@ struct storage_config {
 	struct span location;
 	const struct clock *clock;
 	const char *address; /* of this server, for the lock file's message; or NULL */
-	bool read_only;	     /* tools: no appends, no recovery writes */
+	bool read_only, accept_loss; /* tools: no appends, no recovery writes; see storage_lost_from() */
 	const uint8_t *restore; /* or NULL: the id of the journal to restore into it: see storage_restored() */
 };
 
@@ -262,6 +261,7 @@ struct storage_ops {
 	storage_directory_fn *directory;
 	storage_is_shared_fn *is_shared;
 	storage_restored_fn *restored;
+	storage_lost_from_fn *lost_from;
 };
 
 /* Backends embed these first; the wrappers below reach the table through them. */
@@ -272,7 +272,7 @@ struct storage_reader {
 	struct storage *storage;
 };
 
-/* Is there a backend of that name? The same error as storage_open's, with nothing opened. */
+/* Is there a backend of that name? */
 enum err_code storage_uri_check(const char *uri, struct err *err);
 
 /* The URI without the password that may be in it, for people to read. Cut with "..." if it is longer. */

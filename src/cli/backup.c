@@ -1,4 +1,5 @@
-/* cairn backup, cairn restore: a journal into a file, while it serves, and a file into an empty store. */
+/* cairn backup, restore, accept-loss: a journal into a file, while it serves; a file into an empty store; and going on
+ * with a database that came back without all of its history. */
 #include <config.h>
 
 #include "cli/session.h"
@@ -339,4 +340,48 @@ const struct cli_command cli_restore = {
 	.summary = "Put a backup into an empty store",
 	.run = restore_run,
 	.words = "FILE",
+};
+
+/* ---- accept-loss ------------------------------------------------------------------------------- */
+
+static const struct setting accept_loss_rows[] = {
+	{.name = "storage", .type = SETTING_STRING, .offset = offsetof(struct restore_options, storage),
+	 .fallback = "", .value_name = "URI", .help = "The database that has lost acknowledged history. Needed."},
+	{.name = "reason", .type = SETTING_STRING, .offset = offsetof(struct restore_options, reason),
+	 .fallback = "", .value_name = "TEXT", .help = "Why; it is recorded. Needed."},
+};
+
+static enum cli_exit accept_loss_run(int argc, char *const argv[])
+{
+	struct restore_options options = {0};
+	struct journal_restored done;
+	struct err err = {0};
+	struct cli_args args;
+	enum cli_exit exit;
+
+	if (!cli_parse(&cli_accept_loss, accept_loss_rows, ARRAY_LEN(accept_loss_rows), argc, argv, &options, 0, &args,
+		       &exit)) {
+		cli_args_release(&args);
+		return exit;
+	}
+	if (options.storage[0] == '\0' || options.reason[0] == '\0') {
+		exit = cli_usage(&cli_accept_loss, "which database, and why? --storage URI --reason TEXT");
+	} else if (journal_accept_loss(options.storage, span_str(options.reason), SPAN("cairn accept-loss"), &done,
+				       &err)) {
+		exit = cli_fail(&cli_accept_loss, &err);
+	} else {
+		fprintf(stderr,
+			"accepted: incarnation %llu; what lies below position %llu is the same as before. Start cairnd "
+			"again.\n",
+			(unsigned long long)done.incarnation, (unsigned long long)done.records);
+		exit = CLI_OK;
+	}
+	cli_args_release(&args);
+	return exit;
+}
+
+const struct cli_command cli_accept_loss = {
+	.name = "accept-loss",
+	.summary = "Go on with a database that lost acknowledged history",
+	.run = accept_loss_run,
 };

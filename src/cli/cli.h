@@ -26,6 +26,7 @@ enum cli_exit cli_exit_of(enum err_code code);
 /* Prints "cairn NAME: text" to stderr and returns the exit code that goes with the error. */
 enum cli_exit cli_fail(const struct cli_command *command, const struct err *err);
 
+extern const struct cli_command cli_accept_loss;
 extern const struct cli_command cli_append;
 extern const struct cli_command cli_backup;
 extern const struct cli_command cli_checkpoint;

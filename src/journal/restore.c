@@ -1,5 +1,6 @@
-/* Restoring a backup: see restore.h. Records go to storage as they are; then the journal is opened, so that the
- * record of its new incarnation is an append like any other; then the store is made one that others may open. */
+/* Restoring a backup, and accepting a loss: see restore.h. Records go to storage as they are; then the journal is
+ * opened, so that the record of its new incarnation is an append like any other; then the store is made one that others
+ * may open. */
 #include <config.h>
 
 #include "journal/restore.h"
@@ -95,14 +96,12 @@ static void on_answered(struct append *append, void *arg)
 	*(struct append **)arg = append;
 }
 
-static enum err_code append_incarnation(struct restoring *g, struct journal *j, struct err *err)
+static enum err_code append_incarnation(struct journal *j, const struct journal_incarnation *request, struct err *err)
 {
-	struct journal_incarnation request = {
-		.fork = g->done.records, .reason = g->request->reason, .actor = g->request->actor};
 	struct append_refusal refusal = {0};
 	struct append *append = NULL, *answered = NULL;
 	struct mailbox mailbox;
-	if (journal_incarnation_new(j, &request, &append, &refusal))
+	if (journal_incarnation_new(j, request, &append, &refusal))
 		return err_set(err, refusal.err.code, "%s", refusal.err.text);
 	mailbox_init(&mailbox, on_wake, NULL);
 	enum err_code code = journal_append(j, &append, &mailbox, on_answered, &answered, err);
@@ -118,18 +117,18 @@ static enum err_code append_incarnation(struct restoring *g, struct journal *j, 
 }
 
 /* Takes the storage. */
-static enum err_code begin_incarnation(struct restoring *g, struct err *err)
+static enum err_code begin_incarnation(struct storage *storage, const struct journal_incarnation *request,
+				       uint64_t *ret_incarnation, struct err *err)
 {
-	struct journal_config config = {.storage = g->storage};
+	struct journal_config config = {.storage = storage};
 	struct journal *j = NULL;
-	g->storage = NULL;
 	enum err_code code = journal_open(&config, &j, err);
 	if (!code)
-		code = append_incarnation(g, j, err);
+		code = append_incarnation(j, request, err);
 	if (!code)
 		code = storage_restored(j->storage, err);
 	if (!code)
-		g->done.incarnation = journal_cursor_at(j, 0).incarnation;
+		*ret_incarnation = journal_cursor_at(j, 0).incarnation;
 	journal_close(j);
 	return code;
 }
@@ -145,11 +144,38 @@ enum err_code journal_restore(const struct journal_restore *request, struct jour
 				       .on_run = on_run,
 				       .arg = &g};
 	enum err_code code = backup_read(&reader, err);
-	if (!code)
-		code = begin_incarnation(&g, err);
-	storage_close(g.storage);
+	struct journal_incarnation incarnation = {
+		.fork = g.done.records, .reason = request->reason, .actor = request->actor};
+	if (code)
+		storage_close(g.storage);
+	else
+		code = begin_incarnation(g.storage, &incarnation, &g.done.incarnation, err);
 	mem_free(g.batch);
 	mem_free(g.views);
 	*ret = g.done;
 	return code;
+}
+
+enum err_code journal_accept_loss(const char *storage_uri, struct span reason, struct span actor,
+				  struct journal_restored *ret, struct err *err)
+{
+	struct storage_config config = {.accept_loss = true};
+	struct journal_incarnation incarnation = {.loss = true, .reason = reason, .actor = actor};
+	struct storage *storage;
+	*ret = (struct journal_restored){0};
+	enum err_code code = storage_open(storage_uri, &config, &storage, err);
+	if (code)
+		return code;
+	code = storage_lost_from(storage, &incarnation.fork, err);
+	if (code) {
+		storage_close(storage);
+		return code;
+	}
+	struct storage_head head;
+	storage_head(storage, &head);
+	memcpy(ret->journal_id, head.journal_id, sizeof(ret->journal_id));
+	if (incarnation.fork > head.head)
+		incarnation.fork = head.head;
+	ret->records = incarnation.fork;
+	return begin_incarnation(storage, &incarnation, &ret->incarnation, err);
 }

@@ -1,4 +1,5 @@
-/* Restoring a backup into an empty store. Blocking; any thread, no journal need be open. */
+/* Restoring a backup into an empty store, and accepting that history was lost. Blocking; any thread, no journal need be
+ * open. */
 #ifndef CAIRN_JOURNAL_RESTORE_H
 #define CAIRN_JOURNAL_RESTORE_H
 
@@ -22,5 +23,11 @@ struct journal_restored {
 /* ERR_CONFLICT: the store is not empty. ERR_CORRUPT: of the backup. Whatever goes wrong, and if the process dies, the
  * store is no journal that could be opened. */
 enum err_code journal_restore(const struct journal_restore *request, struct journal_restored *ret, struct err *err);
+
+/* Goes on with a database that has lost acknowledged history, which is refused until then: a new incarnation, whose
+ * fork (ret->records) is the last position that somebody who noticed knows to be the same. ERR_NOT_FOUND: nothing was
+ * lost. Needs the schema's owner. */
+enum err_code journal_accept_loss(const char *storage_uri, struct span reason, struct span actor,
+				  struct journal_restored *ret, struct err *err);
 
 #endif

@@ -30,7 +30,8 @@ enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err
 	if (!ret->there)
 		return ERR_OK;
 	if (pg_exec(conn,
-		    "SELECT schema, needs, coalesce((to_jsonb(m) ->> 'restoring')::boolean, false) FROM cairn.meta m",
+		    "SELECT schema, needs, coalesce((to_jsonb(m) ->> 'restoring')::boolean, false), "
+		    "to_jsonb(m) ->> 'lost_from' IS NOT NULL FROM cairn.meta m",
 		    NULL, PG_ANSWER_MS, &r, NULL, err) != PG_DONE)
 		return err_wrap(err, "reading the schema's level");
 	enum err_code code = ERR_OK;
@@ -40,6 +41,7 @@ enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err
 		ret->schema = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
 		ret->needs = (int)strtol(PQgetvalue(r, 0, 1), NULL, 10);
 		ret->restoring = strcmp(PQgetvalue(r, 0, 2), "t") == 0;
+		ret->lost = strcmp(PQgetvalue(r, 0, 3), "t") == 0;
 	}
 	PQclear(r);
 	return code;
@@ -86,7 +88,11 @@ enum err_code pg_make_ready(struct pg_conn *conn, bool may_create, struct err *e
 	}
 	if (!level.there)
 		return err_set(err, ERR_UNSUPPORTED, "the database has no journal: cairnd migrate up --storage URI");
-	if (level.restoring && !conn->pg->restoring)
+	if (level.lost && !conn->pg->mending)
+		return err_set(err, ERR_CONFLICT,
+			       "this database has lost acknowledged history (cairn.meta says from where): bring the "
+			       "right one back; or go on with this one: cairn accept-loss --storage URI --reason WHY");
+	if (level.restoring && !conn->pg->mending)
 		return err_set(err, ERR_CONFLICT,
 			       "the database holds a restore that has not come to its end: DROP SCHEMA cairn "
 			       "CASCADE, and restore again");

@@ -43,6 +43,7 @@ const struct storage_ops storage_postgres = {
 	.migrate = pg_migrate,
 	.is_shared = pg_is_shared,
 	.restored = pg_restored,
+	.lost_from = pg_lost_from,
 };
 
 struct pg *pg_of(struct storage *s)
@@ -87,19 +88,9 @@ void pg_known_move(struct pg *pg, uint64_t head, struct wall_time last_commit, s
 		k->marked = true;
 		k->mark_position = head - 1;
 		memcpy(k->mark_leaf, leaf, sizeof(leaf));
+		pg_mark(pg, head - 1, leaf);
 	}
 	pthread_mutex_unlock(&pg->lock);
-}
-
-static bool same_leaf(const struct pg_known *known, struct span record)
-{
-	struct span entry;
-	struct record_view view;
-	uint8_t leaf[RECORD_HASH_BYTES];
-	if (record_next(&record, &entry, NULL, NULL) || record_decode_trusted(entry, &view, NULL))
-		return false;
-	record_leaf(&view, leaf);
-	return memcmp(leaf, known->mark_leaf, sizeof(leaf)) == 0;
 }
 
 enum err_code pg_lose(struct pg *pg, uint64_t head, struct err *err)
@@ -107,7 +98,8 @@ enum err_code pg_lose(struct pg *pg, uint64_t head, struct err *err)
 	pthread_mutex_lock(&pg->lock);
 	snprintf(pg->lost_text, sizeof(pg->lost_text),
 		 "the database has lost acknowledged history: it has %llu records, and %llu were there, or other ones; "
-		 "nothing is served. Bring the right database back, or restart cairnd to go on with this one",
+		 "nothing is served. Bring the right database back; or go on with this one: cairn accept-loss "
+		 "--storage URI --reason WHY, and restart cairnd",
 		 (unsigned long long)head, (unsigned long long)pg->known.head);
 	err_set(err, ERR_UNAVAILABLE, "%s", pg->lost_text);
 	pthread_mutex_unlock(&pg->lock);
@@ -139,7 +131,7 @@ enum err_code pg_check_known(struct pg_conn *conn, struct err *err)
 	enum err_code code = ERR_OK;
 	if (!pg_field_int8(r, 0, 0, &head))
 		code = err_set(err, ERR_CORRUPT, "Postgres answers with a head that is no number");
-	else if ((uint64_t)head < known.head || (known.marked && !same_leaf(&known, pg_field(r, 0, 1))))
+	else if ((uint64_t)head < known.head || (known.marked && !pg_has_leaf(pg_field(r, 0, 1), known.mark_leaf)))
 		code = pg_lose(conn->pg, (uint64_t)head, err);
 	PQclear(r);
 	return code;
@@ -214,10 +206,11 @@ static enum err_code pg_open(const struct storage_config *config, struct storage
 	pg_params_init(&pg->params);
 	pg_facts_init(&pg->facts);
 	enum err_code code = pg_target_set(pg, config->location, err);
+	pg->mending = config->accept_loss;
 	if (!code)
 		code = begin(pg, err);
 	if (!code && config->restore) {
-		pg->restoring = true;
+		pg->mending = true;
 		code = pg_begin_restoring(pg, config->restore, err);
 	}
 	if (code) {

@@ -138,6 +138,13 @@ struct pg_known {
 	uint8_t mark_leaf[RECORD_HASH_BYTES];
 };
 
+/* The last record of a batch that was acknowledged. */
+#define PG_MARKS ((size_t)512)
+struct pg_mark {
+	uint64_t position;
+	uint8_t leaf[RECORD_HASH_BYTES];
+};
+
 /* What is known of a stream, as of the facts' head. */
 struct pg_stream {
 	bool exists;
@@ -169,14 +176,17 @@ struct pg {
 	uint32_t magic;
 	char *conninfo; /* a URI or key words; empty: the environment's */
 	uint8_t journal_id[16];
-	bool restoring; /* a backup is restored into it */
+	bool mending; /* a backup is restored into it, or a loss accepted: what nobody else may open */
 	atomic_bool closing;
 
-	pthread_mutex_t lock; /* guards known and lost_text */
+	pthread_mutex_t lock; /* guards known, marks and lost_text */
 	struct pg_known known;
+	struct pg_mark marks[PG_MARKS]; /* a ring of the newest */
+	size_t mark_count;		/* that there have been */
 	atomic_bool removed; /* records were: the facts are old */
 	atomic_bool lost; /* acknowledged history is missing: nothing is served */
 	char lost_text[300];
+	bool loss_recorded; /* in the database; the watching thread's */
 
 	atomic_bool reachable; /* by the watching thread, last time */
 	struct pg_watch watch;
@@ -221,6 +231,14 @@ enum err_code pg_facts_learn(struct pg *pg, const struct span *names, size_t nam
 /* Ends the transaction in which the row was taken. */
 void pg_roll_back(struct pg *pg);
 
+/* ---- acknowledged history that is missing (loss.c) --------------------------------------------- */
+
+void pg_mark(struct pg *pg, uint64_t position, const uint8_t leaf[RECORD_HASH_BYTES]); /* under the lock */
+bool pg_has_leaf(struct span record, const uint8_t leaf[RECORD_HASH_BYTES]);
+/* Says so in the database, with the position of the fork as far as it is known: every cairnd that starts is told. */
+void pg_record_loss(struct pg *pg, struct pg_conn *conn);
+storage_lost_from_fn pg_lost_from;
+
 /* ---- restoring a backup (restore.c) ----------------------------------------------------------- */
 
 /* ERR_CONFLICT: there is a journal. */
@@ -245,6 +263,7 @@ struct pg_level {
 	bool there; /* the schema is */
 	int schema, needs;
 	bool restoring; /* it holds a restore that has not come to its end */
+	bool lost;	/* acknowledged history is missing, and nobody has accepted it */
 };
 enum err_code pg_level_of(struct pg_conn *conn, struct pg_level *ret, struct err *err);
 /* The database is ready for this program: an empty one is made ready, if the role may. */

@@ -57,7 +57,7 @@ enum err_code pg_restored(struct storage *s, struct err *err)
 {
 	struct pg *pg = pg_of(s);
 	if (pg_connected(&pg->writer, PG_AGAIN_MS, err) ||
-	    pg_run(&pg->writer, "UPDATE cairn.meta SET restoring = false", err) != PG_DONE)
+	    pg_run(&pg->writer, "UPDATE cairn.meta SET restoring = false, lost_from = NULL", err) != PG_DONE)
 		return err->code;
 	return ERR_OK;
 }

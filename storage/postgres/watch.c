@@ -160,6 +160,8 @@ enum err_code pg_watch(struct storage *s, uint64_t known, int64_t timeout_ms, ui
 			atomic_store(&pg->reachable, true);
 		else
 			atomic_store(&pg->reachable, false);
+		if (atomic_load(&pg->lost) && !pg->loss_recorded && !atomic_load(&pg->closing))
+			pg_record_loss(pg, &w->conn);
 		pg_known_get(pg, &here);
 		if (here.head > known || now_us() >= deadline_us || atomic_load(&pg->closing)) {
 			*ret_head = here.head;

@@ -86,7 +86,8 @@ class Racer(threading.Thread):
 
     def __init__(self, number, port, appends):
         super().__init__(daemon=True)
-        self.number, self.journal, self.appends, self.failure = number, Journal(port, timeout=120 * max(1, SCALE)), appends, None
+        self.number, self.appends, self.failure = number, appends, None
+        self.journal = Journal(port, timeout=120 * max(1, SCALE))
         self.told, self.refused = 0, 0
 
     def run(self):
@@ -117,7 +118,8 @@ class Follower(threading.Thread):
 
     def __init__(self, port, until):
         super().__init__(daemon=True)
-        self.subscription = Journal(port, timeout=300 * max(1, SCALE)).subscribe(timeout=300 * max(1, SCALE))
+        patience = 300 * max(1, SCALE)
+        self.subscription = Journal(port, timeout=patience).subscribe(timeout=patience)
         self.until, self.seen, self.failure = until, 0, None
         self.times = [time.monotonic()]  # when it had seen so many hundredths
 
@@ -310,6 +312,7 @@ def test_acknowledged_history_that_is_lost_is_noticed(lab, postgres):
     journal = Journal(cairnd.port)
     for _ in range(3):
         journal.append(to_stream("s|0", event()))
+    before = journal.stat().head
     postgres.sql("DELETE FROM cairn.record WHERE position = 2", "journal")  # under an open connection, too
 
     def refused():
@@ -323,6 +326,28 @@ def test_acknowledged_history_that_is_lost_is_noticed(lab, postgres):
     with pytest.raises(Refused) as why:
         journal.read()
     assert "lost acknowledged history" in why.value.text
+    # A restart does not forget it; somebody has to say that it may go on, and is recorded.
+    eventually(lambda: postgres.sql("SELECT lost_from FROM cairn.meta", "journal") == [["2"]], "the loss is recorded")
+    cairnd.kill()
+    again = run_cairnd("--storage", postgres.uri(), "--listen", "127.0.0.1:0")
+    assert again.returncode == 1 and "cairn accept-loss" in again.stderr, again.stderr
+
+    def accept():
+        return subprocess.run([tools.program("cairn"), "accept-loss", "--storage", postgres.uri(), "--reason",
+                               "the primary is gone"], stderr=subprocess.PIPE, universal_newlines=True, timeout=60)
+    said = accept()
+    assert said.returncode == 0 and "below position 2 is the same" in said.stderr, said.stderr
+    assert accept().returncode == 1  # once
+    cairnd.start()
+    cairnd.ready()
+    beyond = rec.Cursor(journal_id=before.journal_id, incarnation=1, position=3)
+    journal.append(to_stream("s|0", event()))
+    with pytest.raises(Refused) as why:
+        journal.read(from_cursor=beyond)
+    assert (why.value.refusal.fork.position, why.value.refusal.fork.incarnation) == (2, 2)
+    act = [e for e in journal.read(include_system=True) if e.header.stream == "$incarnations"][0]
+    said = rec.Incarnation.FromString(act.body.data)
+    assert (said.cause, said.fork, said.reason) == (rec.Incarnation.CAUSE_LOSS_ACCEPTED, 2, "the primary is gone")
 
 
 def test_behind_pgbouncer(lab, postgres):
