@@ -29,6 +29,7 @@
 /* How long a pass waits for the tree, and how often it looks whether it is to end. */
 #define TREE_WAIT_MS 30000
 #define TREE_LOOK_MS 100
+#define BEAT_US 1000000
 /* So many records of sessions and grants that are not needed any more are worth a unit's rewriting; of a small unit,
  * fewer if they are one in so many: not as few as the passes themselves leave, or one would give rise to the next. */
 #define SPENT_DUE ((size_t)1024)
@@ -245,6 +246,17 @@ static void plan_add(struct unit_plan *plan, uint64_t position, enum fate fate, 
 		plan->erased++;
 }
 
+/* So many microseconds from now, for the condition. */
+static struct timespec wake_at(int64_t us)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += us % 1000000 * 1000;
+	t.tv_sec += us / 1000000 + t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	return t;
+}
+
 static bool is_stopping(struct compactor *c)
 {
 	pthread_mutex_lock(&c->lock);
@@ -275,7 +287,10 @@ static enum err_code make_plan(struct pass *p, struct unit_plan *plan, struct er
 			code = feed_next(p->c, &given, &g, err);
 		if (!code)
 			code = feed_next(p->c, &stored, &s, err);
-		if (!code && ++seen % 4096 == 0 && is_stopping(p->c))
+		if (++seen % 4096 != 0)
+			continue;
+		turn_beat(&p->c->turn);
+		if (!code && is_stopping(p->c))
 			code = err_set(err, ERR_UNAVAILABLE, "the journal is stopping: the rest was not compacted");
 	}
 	buf_release(&stored.buf);
@@ -357,16 +372,16 @@ static void spend(struct compactor *c, uint64_t bytes)
 {
 	if (!c->config.rate_bytes_second)
 		return;
-	struct timespec until;
-	int64_t us = (int64_t)(bytes * 1000000 / (uint64_t)c->config.rate_bytes_second);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += us % 1000000 * 1000;
-	until.tv_sec += us / 1000000 + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_mutex_lock(&c->lock);
-	while (!c->stopping && pthread_cond_timedwait(&c->wake, &c->lock, &until) != ETIMEDOUT)
-		;
-	pthread_mutex_unlock(&c->lock);
+	int64_t until_us = clock_mono(&clock_system).us +
+			   (int64_t)(bytes * 1000000 / (uint64_t)c->config.rate_bytes_second);
+	for (int64_t left_us; (left_us = until_us - clock_mono(&clock_system).us) > 0 && !is_stopping(c);) {
+		struct timespec until = wake_at(left_us < BEAT_US ? left_us : BEAT_US);
+		turn_beat(&c->turn);
+		pthread_mutex_lock(&c->lock);
+		while (!c->stopping && pthread_cond_timedwait(&c->wake, &c->lock, &until) != ETIMEDOUT)
+			;
+		pthread_mutex_unlock(&c->lock);
+	}
 }
 
 static enum err_code carry_out(struct pass *p, struct unit_plan *plan, struct err *err)
@@ -587,13 +602,8 @@ static void request_answer(struct request *r)
 /* The next request, NULL when it is time to look by itself; false: it is to end. */
 static bool wait_for_work(struct compactor *c, struct request **ret)
 {
-	struct timespec until;
 	int64_t ms = c->config.every_ms;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += ms % 1000 * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
+	struct timespec until = wake_at(ms * 1000);
 	pthread_mutex_lock(&c->lock);
 	bool in_time = true;
 	while (!c->stopping && !c->first && in_time) {

@@ -9,7 +9,8 @@
 #include "base/random.h"
 #include "journal/internal.h"
 
-#define TURN_TTL_MS 180000
+/* So long after its holder's death another takes over. */
+#define TURN_TTL_MS 10000
 #define TURN_ACTOR SPAN("cairnd")
 
 static enum err_code refused(const struct append_refusal *refusal, struct err *err)
@@ -81,6 +82,7 @@ enum err_code turn_take(struct turn *t, bool *ret_ours, struct err *err)
 	if (code)
 		return code;
 	t->held = true;
+	t->beaten = clock_mono(&clock_system);
 	code = claim(t, ret_ours, err);
 	if (code || !*ret_ours)
 		turn_give(t);
@@ -92,7 +94,11 @@ void turn_beat(struct turn *t)
 	struct append_refusal refusal = {0};
 	struct append *append = NULL;
 	struct err err = {0};
-	if (t->held && !journal_session_beat_new(t->await->journal, t->session, &append, &refusal))
+	struct mono_time now = clock_mono(&clock_system);
+	if (!t->held || mono_since_us(now, t->beaten) < TURN_TTL_MS * 1000 / 4)
+		return;
+	t->beaten = now;
+	if (!journal_session_beat_new(t->await->journal, t->session, &append, &refusal))
 		await_append(t->await, append, NULL, &err); /* what is lost is done twice */
 }
 

@@ -13,11 +13,12 @@ struct turn {
 	struct span service; /* "$compaction" */
 	uint8_t session[RECORD_ID_BYTES];
 	bool held;
+	struct mono_time beaten;
 };
 
 /* *ret_ours false: another one has it. */
 enum err_code turn_take(struct turn *t, bool *ret_ours, struct err *err);
-void turn_beat(struct turn *t); /* goes on: at least every minute */
+void turn_beat(struct turn *t); /* goes on: to be called every second or so */
 void turn_give(struct turn *t);
 
 #endif

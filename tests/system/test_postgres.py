@@ -470,3 +470,26 @@ def test_what_one_has_erased_another_takes_off_the_disk_and_they_take_turns(lab)
     assert turns.count("$grants-$compaction") >= 1
     check_whole(with_others.read(include_system=True))
     with_others.close()
+
+
+def test_the_turn_of_one_that_dies_passes_to_another(lab, postgres):
+    """It is killed in the middle of a pass; its session runs out, and another one's pass goes through."""
+    slow = ("--compact-every", "0", "--compact-min-age", "0", "--compact-rate", "1")
+    quick = ("--compact-every", "100ms", "--compact-min-age", "0", "--compact-rate", "0")
+    dying = lab.cairnd(postgres.uri(), name="dying", options=slow)
+    journal = Journal(dying.port, timeout=60)
+    journal.append(to_stream("user|1", event(data=b"a name"), event(data=b"another")))
+    journal.call("Erase", pb.EraseRequest(stream="user|1", reason="asked", from_sequence=1, to_sequence=1))
+    Asked(lambda: journal.call("Compact", pb.CompactRequest()))
+    turn = lambda: journal.read(stream="$grants-$compaction")
+    eventually(turn, "it has the turn")  # and goes on at a byte a second
+    other = lab.cairnd(postgres.uri(), name="other", options=quick)
+    with pytest.raises(Refused) as refused:
+        Journal(other.port).call("Compact", pb.CompactRequest())
+    assert refused.value.code == "UNAVAILABLE" and "another cairnd is compacting" in refused.value.text
+    dying.kill()
+    journal = Journal(other.port, timeout=60)
+    compactions = lambda: [e for e in journal.read(include_system=True) if e.header.kind == rec.KIND_COMPACTION]
+    eventually(compactions, "the other one compacts", timeout=40)
+    assert len(compactions()) == 1 and len(turn()) == 2
+    assert [e.WhichOneof("content") for e in journal.read(stream="user|1", kinds=[rec.KIND_EVENT])][0] != "body"
