@@ -44,7 +44,8 @@ class Postgres:
                        cwd=self.folder)
         self.process = Process("postgres-%d" % self.port, [
             *_as_postgres(), self.bin + "/postgres", "-D", self.folder / "data", "-k", self.folder, "-p", self.port,
-            "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=32MB", "-c", "max_connections=60"], self.folder)
+            "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=32MB", "-c",
+            "max_connections=%d" % connections], self.folder)
         lab.processes.append(self.process)
         self.start()
         if not primary:
