@@ -3,6 +3,7 @@ function in one process, the proxy started by three variables of the environment
 ids from entity-1 on an empty store, every message compared, and nothing more sent."""
 
 import queue
+import urllib.parse
 
 import pytest
 
@@ -10,6 +11,7 @@ import harness
 import tools
 from crdt import Crdt, pncounter, vote
 from entity import Action, Entity, Value, effect, pack
+from journal_client import Journal
 from recorder import ACTION, CRDT_HANDLE, PATIENCE
 from records import End, FromFunction, HalfClose, ToFunction
 from reflection import Api
@@ -26,6 +28,18 @@ SERVICES = sorted([ES, ES_TWO, ES_CONFIGURED, VALUE, VALUE_TWO, VALUE_CONFIGURED
                    CRDT_CONFIGURED, CART] + [EVENTS + n for n in (
                        "EventLogSubscriberModel", "EventSourcedEntityOne", "EventSourcedEntityTwo")])
 JOURNAL, FRONT, METRICS, FUNCTION = 7117, 9000, 9090, 8080
+
+
+CRDT_UPDATES = {
+    "GCounter-1": {"gcounter": {"increment": 5}}, "PNCounter-1": {"pncounter": {"change": -3}},
+    "GSet-1": {"gset": {"add": "a"}}, "ORSet-1": {"orset": {"add": "b"}},
+    "LWWRegister-1": {"lwwregister": {"value": "w"}}, "Flag-1": {"flag": {}},
+    "ORMap-1": {"ormap": {"update": {"key": "PNCounter-1", "update": {"pncounter": {"change": 3}}}}}}
+CRDT_STATES = {
+    "GCounter-1": {"gcounter": {"value": "5"}}, "PNCounter-1": {"pncounter": {"value": "-3"}},
+    "GSet-1": {"gset": {"elements": ["a"]}}, "ORSet-1": {"orset": {"elements": ["b"]}},
+    "LWWRegister-1": {"lwwregister": {"value": "w"}}, "Flag-1": {"flag": {"value": True}},
+    "ORMap-1": {"ormap": {"entries": [{"key": "PNCounter-1", "value": {"pncounter": {"value": "3"}}}]}}}
 
 
 class Kit:
@@ -129,6 +143,15 @@ def test_event_sourced(kit):
                   e.reply(2, answer("ABCDEF"), events=[persisted(value="F")]))
     assert kit.http("/tck/model/eventsourced/entity-1", '{"actions": [{"fail": {"message": "no"}}]}', 500) == "no"
     stream.expect(ToFunction(), e.refusal(3, "no"))
+    # A failure after an event by HTTP: 500 with the words alone, and again the restart.
+    assert kit.http("/tck/model/eventsourced/entity-1",
+                    '{"actions": [{"emit": {"value": "z"}}, {"fail": {"message": "emit then fail"}}]}',
+                    500) == "emit then fail"
+    stream.expect(ToFunction(), e.refusal(4, "emit then fail", restart=True), HalfClose(), End(0))
+    stream = kit.rec.entity(e)
+    stream.expect(e.init(persisted(value="ABCDE"), 5), e.event(6, persisted(value="F")))
+    assert kit.http("/tck/model/eventsourced/entity-1", "{}") == '{"message":"ABCDEF"}'
+    stream.expect(e.command(1, "Process", ask()), e.reply(1, answer("ABCDEF")))
     configured = Entity(ES_CONFIGURED, "entity-3")
     kit.api.call(ES_CONFIGURED + "/Call", id="entity-3")
     kit.rec.entity(configured).expect(configured.init(), ToFunction(), FromFunction(), HalfClose(), End(0))
@@ -316,6 +339,77 @@ def test_event_logs(kit):
     emitter("EventSourcedEntityTwo", "eventlogeventing:3")
     subscriber("ProcessAnyEvent")
     kit.quiet()
+
+
+def test_services_without_bindings_have_their_default_paths(kit):
+    es, value, act, crdt = (Entity(ES_TWO, "entity-1"), Value(VALUE_TWO, "entity-1"), Action(ACT_TWO),
+                            Crdt(CRDT_TWO, "PNCounter-1"))
+    for service, entity_id, body in ((ES_TWO, "entity-1", '{"message":""}'), (VALUE_TWO, "entity-1", '{"message":""}'),
+                                     (ACT_TWO, "x", '{"message":""}'), (CRDT_TWO, "PNCounter-1", "{}")):
+        assert kit.http("/%s/Call" % service, '{"id": "%s"}' % entity_id) == body
+    for its in (es, value):
+        request = kit.request(its.service + "/Call", id="entity-1")
+        kit.rec.entity(its).expect(its.init(), its.command(1, "Call", request), FromFunction())
+    stream = kit.rec.stream(ACTION + "handleUnary")
+    first, asked = stream.next(), kit.request(ACT_TWO + "/Call", id="x")
+    assert first == act.first("Call", asked, first.metadata if first.HasField("metadata") else None).message
+    stream.expect(HalfClose(), FromFunction(), End(0))
+    kit.rec.stream(CRDT_HANDLE).expect(
+        crdt.init(), crdt.command(1, "Call", kit.request(CRDT_TWO + "/Call", id="PNCounter-1")), FromFunction())
+    kit.quiet()
+
+
+@pytest.mark.parametrize("odd", ["a/b:c%d+e|f", " with space ", "%2F", "ü", "x" * 400])
+def test_ids_are_taken_as_they_are(kit, odd):
+    """By every kind that has them, over gRPC and HTTP alike."""
+    path = urllib.parse.quote(odd, safe="")
+    for service, url, its in ((ES, "eventsourced/", Entity), (VALUE, "entity/", Value), (CRDT, "crdt/GCounter-", Crdt)):
+        entity_id = "GCounter-" + odd if its is Crdt else odd
+        kit.api.call(service + "/Process", id=entity_id)
+        assert kit.http("/tck/model/" + url + path, "{}")
+        its = its(service, entity_id)
+        request = kit.request(service + "/Process", id=entity_id)
+        stream = kit.rec.stream(CRDT_HANDLE) if service == CRDT else kit.rec.entity(its)
+        stream.expect(its.init(), its.command(1, "Process", request), FromFunction(),
+                      its.command(2, "Process", request), FromFunction())
+    kit.quiet()
+
+
+def test_a_restart_of_everything_loses_nothing(kit):
+    """All three are killed at once, while they are idle and when all that must be known is on the disk."""
+    emit = EVENTS + "EventSourcedEntityOne/EmitEvent"
+    kit.api.call(ES + "/Process", id="entity-1", actions=[emitted("A"), emitted("B")])
+    kit.api.call(VALUE + "/Process", id="entity-1", actions=[{"update": {"value": "V"}}])
+    for crdt, update in CRDT_UPDATES.items():
+        kit.api.call(CRDT + "/Process", id=crdt, actions=[{"update": update}])
+    kit.api.call(CRDT + "/Process", id="Flag-2", actions=[{"update": {"flag": {}}}])
+    kit.api.call(CRDT + "/Process", id="Flag-2", actions=[{"delete": {}}])
+    kit.api.call(emit, id="before", event_one={"step": {"reply": {"message": "m"}}})
+    delivered = kit.rec.stream(ACTION + "handleUnary")
+    delivered.expect(ToFunction(), HalfClose(), FromFunction(), End(0))
+    journal = Journal(JOURNAL)
+    harness.eventually(lambda: journal.list_streams(prefix="$group-").streams, "the group's place is kept", pause=0.1)
+    kit.rec.forgive(lambda r: True)
+    for process in (kit.proxy, kit.journal, kit.function):
+        process.kill()
+    kit.function.start()
+    kit.function.ready()
+    kit.journal.start()
+    kit.proxy.start()
+    harness.eventually(lambda: harness.accepts(FRONT), "the proxy is back")
+    kit.rec.expect_discovery()
+    kit.api = Api(harness.channel_to(FRONT))
+    assert kit.api.call(ES + "/Process", id="entity-1").message == "AB"
+    assert kit.api.call(VALUE + "/Process", id="entity-1").message == "V"
+    for crdt, update in CRDT_UPDATES.items():
+        state = kit.api.as_dict(kit.api.call(CRDT + "/Process", id=crdt))["state"]
+        assert state == CRDT_STATES[crdt], crdt
+    assert failing(kit, CRDT + "/Process", id="Flag-2") == ("UNKNOWN", "Entity deleted")
+    kit.api.call(emit, id="after", event_one={"step": {"reply": {"message": "m"}}})
+    stream = kit.rec.stream(ACTION + "handleUnary")
+    command = stream.next()  # the first that is delivered: the one before was, and is not again
+    assert [e.string_value for e in command.metadata.entries if e.key == "ce-subject"] == ["after"]
+    kit.rec.forgive(lambda r: True)
 
 
 def test_metrics_and_the_journals_port_are_the_usual_ones(kit):

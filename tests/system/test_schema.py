@@ -137,8 +137,8 @@ def test_several_proxies_keep_it_once(lab):
 def test_another_namespace_is_another_stream(lab):
     stage = Stage(lab, options=["--namespace", "eu"])
     with_events(stage, "there")
-    (record,) = harness.eventually(
-        lambda: Journal(stage.journal.port).read(stream="$schema-eu/" + model.MODEL), "descriptors are kept")
+    journal = Journal(stage.journal.port)
+    (record,) = harness.eventually(lambda: journal.read(stream="$schema-eu/" + model.MODEL), "descriptors are kept")
     assert record.body.metadata[0].value == b"eu/model\neu/n\neu/two"
     assert json.loads(cairn(stage, "read", "eu/model|e", "-o", "json"))[0]["data"] == {"what": "there"}
 
