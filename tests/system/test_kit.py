@@ -8,6 +8,7 @@ import urllib.parse
 import pytest
 
 import harness
+import model
 import tools
 from crdt import Crdt, pncounter, vote
 from entity import Action, Entity, Value, effect, pack
@@ -421,3 +422,26 @@ def test_metrics_and_the_journals_port_are_the_usual_ones(kit):
     assert harness.accepts(FRONT, host="127.0.0.2")  # on all interfaces
     assert not harness.accepts(JOURNAL, host="127.0.0.2")
     kit.rec.forgive(lambda r: True)
+
+
+def test_what_is_not_said_is_the_usual(lab):
+    """No port at all, and the journal by its variable alone."""
+    for port in (FRONT, METRICS, FUNCTION):
+        if harness.accepts(port):
+            pytest.skip("port %d is taken on this machine" % port)
+    journal = lab.cairnd("memory")
+    rec = lab.recorder(spec=model.spec(), port=FUNCTION)
+    lab.run("cairn-proxy", [tools.program("cairn-proxy")], {"CAIRN_JOURNAL": "127.0.0.1:%d" % journal.port},
+            kind=harness.Program)
+    rec.expect_discovery()
+    harness.eventually(lambda: harness.accepts(FRONT), "the proxy listens")
+    assert harness.status_of(METRICS, "/healthz") == 200 and harness.accepts(METRICS, host="127.0.0.2")
+    call = harness.channel_to(FRONT).unary_unary("/cairn.test.Model/Process", model.pb.Request.SerializeToString,
+                                                 model.pb.Response.FromString)
+    answer = call.future(model.request("e", "go"), timeout=PATIENCE)
+    e = Entity(model.MODEL, "e")
+    stream = rec.entity(e)
+    stream.expect(e.init(), e.command(1, "Process", model.request("e", "go")))
+    stream.send(e.reply(1, model.response("x"), events=[model.happened("1")]).message)
+    assert answer.result() == model.response("x")
+    assert len(Journal(journal.port).read(stream="model|e")) == 1

@@ -4,12 +4,14 @@
 #define CRDT_RIG_H
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "crdt_model.h"
 #include "proxy/entity.h"
 
 #define RIG_PASSIVATION_MS 30000
 #define RIG_TIMEOUT_MS 60000
 #define RIG_GRACE_MS 5000
+#define RIG_COMMANDS (LIMIT_CRDT_STREAMS + 256)
 
 struct rig {
 	struct entity *e;
@@ -18,8 +20,8 @@ struct rig {
 	struct arena arena; /* of what the test makes */
 	int64_t now_us, wake_us;
 	bool gone;
-	struct entity_command commands[256];
-	char names[256][8];
+	struct entity_command commands[RIG_COMMANDS];
+	char names[RIG_COMMANDS][8];
 	size_t command_count;
 	struct buf appended; /* the delta of the newest append */
 

@@ -529,6 +529,23 @@ Test(crdt_entity, what_is_answered_or_streams_does_not_count_as_waiting)
 	cr_assert_eq(entity_crdt.waiting(R->e), 1);
 }
 
+Test(crdt_entity, streams_are_opened_up_to_a_limit)
+{
+	start_counter();
+	for (size_t i = 0; i < LIMIT_CRDT_STREAMS; i++) {
+		rig_command(R, "s", true);
+		rig_streamed_reply(R, (int64_t)i + 2, "x", NULL);
+		buf_clear(&R->log);
+	}
+	rig_command(R, "t", true);
+	rig_expect(R, "end t RESOURCE_EXHAUSTED the CRDT has all the open streams it may have");
+	rig_command(R, "u", false);
+	rig_expect(R, "command 16386:u");
+	rig_streamed(R, 2, "y", true);
+	rig_command(R, "v", true);
+	rig_expect(R, "answer s y; command 16387:v streamed");
+}
+
 Test(crdt_entity, effects_wait_until_the_change_is_durable)
 {
 	start();
