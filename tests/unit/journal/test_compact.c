@@ -543,8 +543,8 @@ COMPACT(takes_sessions_that_have_ended_and_grants_that_are_not_the_newest)
 	if (r->backend == ON_FILE)
 		cr_assert_eq((uint64_t)metric_get(METRIC_FILE_INDEX_MARK), journal_head(r->journal));
 	read = metric_get(METRIC_STORAGE_READ_RECORDS) - read;
-	/* The tree reads up to a tile's records, and makes the rest anew from tiles. */
-	cr_assert_lt(read, 256 + 50, "%lld records were read at the start", (long long)read);
+	/* The tree's thread, which is under way by now, reads some hundreds. */
+	cr_assert_lt(read, 1000, "%lld records were read at the start", (long long)read);
 	check_fences(r, 3, 3);
 	sessions_all(r, sessions, sessions + 1, false);
 	cr_assert_eq(claim(r, sessions, 1), 4u, "epochs go on");
