@@ -41,6 +41,7 @@
 #define LIMIT_APPEND_FENCES ((size_t)100)	 /* of one append; an owner has one */
 #define LIMIT_GROUP_WAITING ((size_t)10000)	 /* streams of a group that wait; then it stops and says so */
 #define LIMIT_GROUP_WINDOW ((size_t)1000)	 /* records that one consumer may have unacknowledged */
+#define LIMIT_GROUP_PARTITIONS ((size_t)64)	 /* of a group: each costs its consumer a read of the log */
 #define LIMIT_GROUP_NAME_BYTES ((size_t)300)	 /* part of a service's and streams' names */
 #define LIMIT_PARK_REASON_BYTES ((size_t)1000)	 /* a line for people */
 #define LIMIT_CLAIM_SLOTS ((size_t)4096)	 /* claimed or released by one call: a batch */

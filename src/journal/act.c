@@ -38,6 +38,7 @@ static const struct act_kind kinds[] = {
 	 .streams = INCARNATIONS_STREAM},
 	{.kind = RECORD_GROUP_OFFSET, .type = "cairn.journal.v1.GroupOffset"},
 	{.kind = RECORD_PARKED, .type = "cairn.journal.v1.Parked"},
+	{.kind = RECORD_GROUP_ACT, .type = "cairn.journal.v1.GroupAct"},
 };
 
 const struct act_kind *act_kind_find(uint32_t kind)

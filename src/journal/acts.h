@@ -153,18 +153,27 @@ enum err_code journal_compact(struct journal *j, struct span actor, struct mailb
 
 #define GROUP_STREAM_PREFIX "$group-"   /* and the group's name: its offsets; also the name of its service */
 #define PARKED_STREAM_PREFIX "$parked-" /* and the group's name */
+#define GROUP_STREAM_BYTES (16 + LIMIT_GROUP_NAME_BYTES)
 
-struct journal_group_waiting {
-	struct span stream;
-	uint64_t position;
-};
+struct group_mark; /* group.h */
+enum err_code journal_group_check(struct span group, struct err *err); /* its name */
+/* Of the offsets of a partition, into the buffer of GROUP_STREAM_BYTES. */
+struct span journal_group_stream(struct span group, uint32_t partition, char *buf);
+/* In which partition a stream is. */
+uint32_t journal_group_partition_of(struct span stream, uint32_t partitions);
+
+/* The group begins at the position. One that has been made stays as it is. */
+enum err_code journal_group_make_new(const struct journal *j, struct span group, uint32_t partitions,
+				     uint64_t position, struct span actor, struct append **ret,
+				     struct append_refusal *ret_refusal);
 struct journal_group_offset {
 	struct span group;
-	uint64_t position; /* everything below is done but for the streams that wait */
-	const struct journal_group_waiting *waiting;
-	size_t waiting_count;
+	uint32_t partition, partitions;
+	uint64_t position; /* everything below is done but for what is marked */
+	uint64_t acts_below;
+	const struct group_mark *marks;
+	size_t mark_count;
 };
-enum err_code journal_group_check(struct span group, struct err *err); /* its name */
 /* Both are taken only if the fence holds. */
 enum err_code journal_group_offset_new(const struct journal *j, const struct journal_group_offset *offset,
 				       const struct journal_fence *fence, struct append **ret,
@@ -172,9 +181,20 @@ enum err_code journal_group_offset_new(const struct journal *j, const struct jou
 struct journal_park {
 	struct span group, stream, reason;
 	uint64_t position;
+	bool goes_on;
 };
 enum err_code journal_park_new(const struct journal *j, const struct journal_park *park,
 			       const struct journal_fence *fence, struct append **ret,
 			       struct append_refusal *ret_refusal);
+/* What an operator wants: GroupAct in record.proto. */
+struct journal_group_act {
+	struct span group, stream, reason, actor;
+	uint32_t act; /* of GroupAct */
+	bool by_position;
+	uint64_t position;
+	bool goes_on;
+};
+enum err_code journal_group_act_new(const struct journal *j, const struct journal_group_act *request,
+				    struct append **ret, struct append_refusal *ret_refusal);
 
 #endif

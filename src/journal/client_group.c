@@ -141,6 +141,7 @@ struct client_consumer *client_consume(struct client *c, const struct client_con
 		pack_spans(consume->stream_prefixes, pb.n_stream_prefixes = consume->stream_prefix_count);
 	pb.from_end = consume->from_end;
 	pb.window = consume->window;
+	pb.partitions = consume->partitions;
 	pb.address = pb_bytes(consume->address);
 	list_push_back(&c->reads, &k->node);
 	k->call = grpc_channel_call(c->channel, JOURNAL_METHOD("Consume"), &none, -1, false, &consumer_ops, k);
@@ -173,7 +174,7 @@ void client_consumer_nack(struct client_consumer *k, uint64_t position, uint32_t
 	consumer_send(k, &pb);
 }
 
-void client_consumer_park(struct client_consumer *k, uint64_t position, struct span reason)
+void client_consumer_park(struct client_consumer *k, uint64_t position, struct span reason, bool goes_on)
 {
 	PB(ConsumeRequest) pb;
 	PB(Park) park = CAIRN__JOURNAL__V1__PARK__INIT, *parks = &park;
@@ -181,6 +182,7 @@ void client_consumer_park(struct client_consumer *k, uint64_t position, struct s
 	cairn__journal__v1__consume_request__init(&pb);
 	park.position = position;
 	park.reason = pb_bytes(reason);
+	park.goes_on = goes_on;
 	pb.n_park = 1;
 	pb.park = &parks;
 	consumer_send(k, &pb);

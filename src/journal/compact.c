@@ -462,7 +462,7 @@ static enum err_code wait_for_tree(struct compactor *c, uint64_t head, struct er
 
 static bool kind_is_spent(uint32_t kind)
 {
-	return kind == RECORD_SESSION_ENDED || kind == RECORD_GRANT;
+	return kind == RECORD_SESSION_ENDED || kind == RECORD_GRANT || kind == RECORD_GROUP_OFFSET;
 }
 
 /* Whether there is an act that withholds between the positions, whoever has written it; and how many records that

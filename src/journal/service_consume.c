@@ -1,81 +1,51 @@
-/* Consume: one consumer of a group, from its first request to its end. What the group has in hand is group.h's;
- * here are its session and grant, what is read, sent, and written down.
+/* Consume: one consumer of a group, from its first request to its end. Its partitions are consume_part.c's.
  *
- *	request ──▶ session ──▶ claim, until it is ours ──▶ the newest offset ──▶ records ⇄ acknowledgements
+ *	request ──▶ session ──▶ the group is made, or is there ──▶ a look: who consumes it, who has which partition
+ *	        ──▶ its share of them is claimed, or given back; again with each change that the log tells of
  *
  * Each call has a session of its own, beaten while the call lives and ended with it; should the server die, the
- * session runs out. Offsets and parked records are fenced by its grant. */
+ * session runs out. Who has no partition appends nothing but beats. */
 #include <config.h>
 
-#include "journal/service_internal.h"
+#include "journal/consume.h"
 
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "base/plant.h"
 #include "base/random.h"
-#include "journal/acts.h"
-#include "journal/group.h"
+#include "journal/group_load.h"
 
-#define CONSUME_CALL_MAGIC 0xc0254ca1
 #define CONSUME_TTL_MS 5000
 #define CONSUME_BEAT_MS 1000
-#define CONSUME_CLAIM_MS 250
-#define CONSUME_WRITE_MS 5000
-#define CONSUME_WINDOW 100
+#define CONSUME_AGAIN_MS 250 /* after the storage could not be reached */
 /* The first request and what is kept of it. */
 #define CONSUME_OPEN_BYTES (4 * MIB)
-#define EVENTS (UINT32_C(1) << RECORD_EVENT)
+#define CONSUME_PAGE_ARENA_BYTES (16 * LIMIT_RESPONSE_BYTES)
 
-enum consume_state { CONSUME_OPENING, CONSUME_CLAIMING, CONSUME_LOADING, CONSUME_ACTIVE, CONSUME_CLOSED };
+const char consume_too_many[] = "10000 streams of the group wait: replay, skip or acknowledge what they wait for "
+				"(`cairn group` shows them), then consume again";
 
-struct consume_call {
-	uint32_t magic;
-	struct journal_service *service;
-	struct service_loop *loop;
-	struct grpc_call *call; /* a reference */
-	struct list_node node;	/* in loop->consumers */
-	enum consume_state state;
-	bool over;	  /* the end has been sent or has come */
-	bool half_closed; /* no acknowledgements come any more */
-	size_t refs;	  /* the call itself, acts under way */
-	size_t under_way;
-
-	struct arena arena; /* what the first request says */
-	PB(ConsumeRequest) *open;
-	struct span group, grants; /* its name, and that of its service */
-	uint8_t session[RECORD_ID_BYTES];
-	bool began;
-	struct journal_fence fence;
-	struct journal_cursor claimed;
-
-	struct group *hand;
-	struct journal_read *offset, *records, *behind; /* behind: of a stream that catches up */
-	bool asked;				        /* a page of records is under way */
-	struct journal_page *page;		        /* being handed out */
-	struct span run;			        /* what is left of it */
-	struct loop_timer *claim, *beat, *due, *write;
-	bool write_set, rewrite;
-};
-
-static void consume_pump(struct consume_call *cc);
 static void consume_close(struct consume_call *cc);
 
-static void consume_unref(struct consume_call *cc)
+void consume_unref(struct consume_call *cc)
 {
 	if (--cc->refs)
 		return;
-	loop_timer_free(cc->claim);
 	loop_timer_free(cc->beat);
-	loop_timer_free(cc->due);
-	loop_timer_free(cc->write);
-	group_free(cc->hand);
+	loop_timer_free(cc->again);
+	for (uint32_t i = 0; i < cc->part_count; i++)
+		part_release(&cc->parts[i]);
+	mem_free(cc->parts);
+	mem_free(cc->others);
+	buf_release(&cc->told);
 	arena_release(&cc->arena);
 	grpc_call_unref(cc->call);
 	cc->magic = 0;
 	mem_free(cc);
 }
 
-static void consume_end(struct consume_call *cc, enum grpc_code code, struct span text)
+void consume_end(struct consume_call *cc, enum grpc_code code, struct span text)
 {
 	if (!cc->over) {
 		cc->over = true;
@@ -84,12 +54,12 @@ static void consume_end(struct consume_call *cc, enum grpc_code code, struct spa
 	consume_close(cc);
 }
 
-static void consume_fail(struct consume_call *cc, const struct err *err)
+void consume_fail(struct consume_call *cc, const struct err *err)
 {
 	consume_end(cc, grpc_code_of(err->code), span_str(err->text));
 }
 
-static void consume_lost(struct consume_call *cc)
+void consume_lost(struct consume_call *cc)
 {
 	consume_end(cc, GRPC_UNAVAILABLE,
 		    SPAN("the group may have another consumer now: consume again, and wait for your turn"));
@@ -99,7 +69,8 @@ static void consume_lost(struct consume_call *cc)
 
 struct consume_op {
 	struct consume_call *cc;
-	void (*fn)(struct consume_call *cc, const struct append *append, uint64_t position);
+	struct consume_part *part;
+	consume_act_fn *fn;
 	uint64_t position;
 };
 
@@ -122,22 +93,20 @@ static void consume_on_act(struct append *append, void *arg)
 	must(cc->under_way > 0);
 	cc->under_way--;
 	if (cc->state != CONSUME_CLOSED && op->fn)
-		op->fn(cc, append, op->position);
+		op->fn(cc, op->part, append, op->position);
 	append_unref(append);
 	mem_free(op);
 	consume_finish_if_idle(cc);
 	consume_unref(cc);
 }
 
-/* Takes the append; fn is called with the outcome unless the call is closed by then. */
-static void consume_act(struct consume_call *cc, struct append *append,
-			void (*fn)(struct consume_call *cc, const struct append *append, uint64_t position),
-			uint64_t position)
+void consume_act(struct consume_call *cc, struct append *append, consume_act_fn *fn, struct consume_part *part,
+		 uint64_t position)
 {
 	struct consume_op *op = mem_xalloc(sizeof(*op));
 	struct err err = {0};
 
-	*op = (struct consume_op){cc, fn, position};
+	*op = (struct consume_op){cc, part, fn, position};
 	if (journal_append(cc->service->journal, &append, loop_mailbox(cc->loop->loop), consume_on_act, op,
 			   &err)) {
 		append_unref(append);
@@ -150,369 +119,99 @@ static void consume_act(struct consume_call *cc, struct append *append,
 	cc->refs++;
 }
 
-/* ---- what is written down ----------------------------------------------------------------------- */
-
-static void consume_on_written(struct consume_call *cc, const struct append *append, uint64_t position)
-{
-	const struct append_answer *answer = append_answer(append);
-
-	(void)position;
-	if (answer->code == ERR_CONFLICT)
-		consume_lost(cc);
-	else if (answer->code)
-		cc->rewrite = true; /* at the next time */
-}
-
-static void consume_write(struct consume_call *cc)
-{
-	size_t n = group_waiting_count(cc->hand);
-	struct journal_group_waiting *waiting = mem_xalloc((n + 1) * sizeof(*waiting));
-	struct journal_group_offset offset = {
-		.group = cc->group, .position = group_below(cc->hand), .waiting = waiting, .waiting_count = n};
-	struct append_refusal refusal;
-	struct append *append = NULL;
-
-	for (size_t i = 0; i < n; i++)
-		waiting[i].stream = group_waiting(cc->hand, i, &waiting[i].position);
-	group_written(cc->hand);
-	cc->rewrite = false;
-	if (!journal_group_offset_new(cc->service->journal, &offset, &cc->fence, &append, &refusal))
-		consume_act(cc, append, consume_on_written, 0);
-	else if (cc->state != CONSUME_CLOSED)
-		consume_fail(cc, &refusal.err);
-	mem_free(waiting);
-}
-
-static void consume_on_write_timer(void *arg)
-{
-	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
-
-	cc->write_set = false;
-	if (cc->state != CONSUME_ACTIVE || !(group_moved(cc->hand) || cc->rewrite))
-		return;
-	consume_write(cc);
-	if (cc->state == CONSUME_ACTIVE) {
-		cc->write_set = true;
-		loop_timer_set(cc->write, CONSUME_WRITE_MS);
-	}
-}
-
-/* At most once in a while, and only when it has moved. */
-static void consume_will_write(struct consume_call *cc)
-{
-	if (cc->write_set || !group_moved(cc->hand))
-		return;
-	cc->write_set = true;
-	loop_timer_set(cc->write, CONSUME_WRITE_MS);
-}
-
 /* Whatever is under way is let go; what was reached is written down and the session ended, so that the next
  * consumer begins at once and where this one was. */
 static void consume_close(struct consume_call *cc)
 {
 	struct append_refusal refusal;
 	struct append *append = NULL;
-	enum consume_state was = cc->state;
 
-	if (was == CONSUME_CLOSED)
+	if (cc->state == CONSUME_CLOSED)
 		return;
 	cc->state = CONSUME_CLOSED;
-	loop_timer_cancel(cc->claim);
 	loop_timer_cancel(cc->beat);
-	loop_timer_cancel(cc->due);
-	loop_timer_cancel(cc->write);
-	journal_read_close(cc->offset);
-	journal_read_close(cc->records);
-	journal_read_close(cc->behind);
-	journal_page_free(cc->page);
-	cc->offset = cc->records = cc->behind = NULL;
-	cc->page = NULL;
-	if (was == CONSUME_ACTIVE && (group_moved(cc->hand) || cc->rewrite))
-		consume_write(cc);
-	if (cc->began &&
-	    !journal_session_end_new(cc->service->journal, cc->session, SPAN(""), &append, &refusal))
-		consume_act(cc, append, NULL, 0);
+	loop_timer_cancel(cc->again);
+	journal_read_close(cc->sessions);
+	journal_read_close(cc->owners);
+	cc->sessions = cc->owners = NULL;
+	for (uint32_t i = 0; i < cc->part_count; i++)
+		part_close(&cc->parts[i]);
+	if (cc->began && !journal_session_end_new(cc->service->journal, cc->session, span_str(cc->actor), &append,
+						  &refusal))
+		consume_act(cc, append, NULL, NULL, 0);
 }
 
-/* ---- records ------------------------------------------------------------------------------------ */
+/* ---- shares ------------------------------------------------------------------------------------- */
 
-static enum err_code consume_query(struct consume_call *cc, struct journal_query *q, struct span **ret_spans)
+static bool is_me(const struct consume_call *cc, const uint8_t id[RECORD_ID_BYTES])
 {
-	const PB(ConsumeRequest) *pb = cc->open;
-	struct span *spans = mem_xalloc((pb->n_types + pb->n_stream_prefixes + 1) * sizeof(*spans));
-
-	*q = (struct journal_query){.kinds = EVENTS, .types = spans, .type_count = pb->n_types};
-	if (pb->source_case == CAIRN__JOURNAL__V1__CONSUME_REQUEST__SOURCE_STREAM) {
-		q->source = STORAGE_STREAM;
-		q->name = pb_span(pb->stream);
-	} else if (pb->source_case == CAIRN__JOURNAL__V1__CONSUME_REQUEST__SOURCE_CATEGORY) {
-		q->source = STORAGE_CATEGORY;
-		q->name = pb_span(pb->category);
-	}
-	for (size_t i = 0; i < pb->n_types; i++)
-		spans[i] = pb_span(pb->types[i]);
-	for (size_t i = 0; i < pb->n_stream_prefixes; i++)
-		spans[pb->n_types + i] = pb_span(pb->stream_prefixes[i]);
-	q->stream_prefixes = spans + pb->n_types;
-	q->stream_prefix_count = pb->n_stream_prefixes;
-	*ret_spans = spans;
-	return ERR_OK;
+	return memcmp(cc->session, id, RECORD_ID_BYTES) == 0;
 }
 
-static void consume_on_page(struct journal_read *read, struct journal_page *page, const struct err *err,
-			    void *arg)
+/* The session that lives and has the partition; NULL: none, it is free. */
+static const struct journal_session *holder_of(const struct journal_grants *all, uint32_t partition)
 {
-	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
+	for (size_t i = 0; i < all->grant_count; i++) {
+		const struct journal_grant *g = &all->grants[i];
 
-	must(read == cc->records);
-	cc->asked = false;
-	if (!page) {
-		consume_fail(cc, err);
-		return;
+		for (size_t k = 0; g->slot == partition && !g->released && k < all->session_count; k++)
+			if (memcmp(g->session, all->sessions[k].id, RECORD_ID_BYTES) == 0)
+				return &all->sessions[k];
 	}
-	must(!cc->page);
-	cc->page = page;
-	cc->run = buf_span(&page->body);
-	consume_pump(cc);
+	return NULL;
 }
 
-static void consume_on_behind(struct journal_read *read, struct journal_page *page, const struct err *err,
-			      void *arg)
+static uint32_t has_of(const struct consume_call *cc, const struct journal_grants *all,
+		       const struct journal_session *session)
 {
-	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
-	struct span run, entry, stream;
-	struct record_view v;
-	struct err why = {0};
+	uint32_t n = 0;
 
-	must(read == cc->behind);
-	if (!page) {
-		consume_fail(cc, err);
-		return;
-	}
-	run = buf_span(&page->body);
-	if (page->records == 0 && !page->end) {
-		journal_page_free(page);
-		journal_read_next(read);
-		return;
-	}
-	cc->behind = NULL;
-	if (page->records == 0) {
-		group_caught(cc->hand, false, 0);
-	} else if (record_next(&run, &entry, NULL, &why) || record_decode_trusted(entry, &v, &why)) {
-		consume_fail(cc, &why);
-	} else {
-		group_caught(cc->hand, true, v.position);
-		/* Unless an earlier record was given back meanwhile. */
-		if (group_has(cc->hand, v.position, &stream))
-			grpc_call_send(cc->call, buf_span(&page->body));
-	}
-	journal_page_free(page);
-	journal_read_close(read);
-	if (cc->state == CONSUME_ACTIVE)
-		consume_pump(cc);
+	for (uint32_t i = 0; i < cc->part_count; i++)
+		n += holder_of(all, i) == session;
+	return n;
 }
 
-/* Streams that wait, when they are due: one at a time. */
-static void consume_catch_up(struct consume_call *cc)
+/* How many partitions are this consumer's share: an equal number for each, and the rest one each to those that have
+ * most already, so that nothing is moved that need not be. All consumers come to the same. */
+static uint32_t share_of(const struct consume_call *cc, const struct journal_grants *all)
 {
-	struct span stream, *spans;
-	uint64_t from, below;
-	struct journal_query q;
-	struct err err = {0};
+	uint32_t mine = 0, before = 0;
 
-	while (!cc->behind && group_catch_up(cc->hand, clock_mono(&clock_system).us, &stream, &from, &below)) {
-		if (from >= below) {
-			group_caught(cc->hand, false, 0);
-			continue;
-		}
-		consume_query(cc, &q, &spans);
-		q.source = STORAGE_STREAM;
-		q.name = stream;
-		q.from = FROM_POSITION;
-		q.from_value = from;
-		q.to = TO_POSITION;
-		q.to_value = below - 1;
-		q.max_records = 1;
-		journal_read_open(cc->service->journal, &q, loop_mailbox(cc->loop->loop), consume_on_behind, cc,
-				  &cc->behind, &err);
-		mem_free(spans);
-		if (err.code) {
-			consume_fail(cc, &err);
-			return;
-		}
-		journal_read_next(cc->behind);
+	for (size_t i = 0; i < all->session_count; i++)
+		if (is_me(cc, all->sessions[i].id))
+			mine = has_of(cc, all, &all->sessions[i]);
+	for (size_t i = 0; i < all->session_count; i++) {
+		uint32_t theirs = has_of(cc, all, &all->sessions[i]);
+
+		before += theirs > mine ||
+			  (theirs == mine && memcmp(all->sessions[i].id, cc->session, RECORD_ID_BYTES) < 0);
 	}
+	return cc->part_count / (uint32_t)all->session_count +
+	       (before < cc->part_count % (uint32_t)all->session_count ? 1 : 0);
 }
 
-/* Hands out what is there of the page, as far as there is room; false if it is not over. */
-static bool consume_page(struct consume_call *cc)
+static uint32_t parts_held(const struct consume_call *cc)
 {
-	struct buf out;
-	struct err err = {0};
+	uint32_t n = 0;
 
-	buf_init(&out, LIMIT_RESPONSE_BYTES + 2 * LIMIT_RECORD_BYTES);
-	while (cc->run.n > 0 && group_has_room(cc->hand) && !err.code) {
-		struct span entry, whole;
-		struct record_view v;
+	for (uint32_t i = 0; i < cc->part_count; i++) {
+		enum part_state state = cc->parts[i].state;
 
-		if (record_next(&cc->run, &entry, &whole, &err) || record_decode_trusted(entry, &v, &err))
-			break;
-		if (group_offer(cc->hand, v.position, v.stream) && buf_append_span(&out, whole))
-			err_set(&err, ERR_NOMEM, "no memory for a response");
+		n += state == PART_CLAIMING || state == PART_LOADING || state == PART_ACTIVE;
 	}
-	if (!err.code && out.n > 0)
-		grpc_call_send(cc->call, buf_span(&out));
-	buf_release(&out);
-	if (err.code)
-		consume_fail(cc, &err);
-	return !err.code && cc->run.n == 0;
+	return n;
 }
 
-static void consume_pump(struct consume_call *cc)
-{
-	int64_t due_us;
-
-	if (cc->state != CONSUME_ACTIVE || cc->half_closed)
-		return;
-	consume_catch_up(cc);
-	if (cc->state == CONSUME_ACTIVE && cc->page && grpc_call_writable(cc->call) && consume_page(cc)) {
-		group_passed(cc->hand, cc->page->next.position);
-		journal_page_free(cc->page);
-		cc->page = NULL;
-	}
-	if (cc->state != CONSUME_ACTIVE)
-		return;
-	if (!cc->page && !cc->asked && grpc_call_writable(cc->call)) {
-		cc->asked = true;
-		journal_read_next(cc->records);
-	}
-	if (!cc->behind && group_due(cc->hand, &due_us)) {
-		int64_t now_us = clock_mono(&clock_system).us;
-
-		/* One that is due already waits for room, and acknowledgements give that. */
-		if (due_us > now_us)
-			loop_timer_set(cc->due, (due_us - now_us) / 1000 + 1);
-	}
-	consume_will_write(cc);
-}
-
-static void consume_on_due(void *arg)
-{
-	consume_pump(OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC));
-}
-
-/* ---- becoming active ---------------------------------------------------------------------------- */
-
-static void consume_activate(struct consume_call *cc, uint64_t below)
-{
-	PB(ConsumeResponse) pb = CAIRN__JOURNAL__V1__CONSUME_RESPONSE__INIT;
-	struct journal_cursor at = journal_cursor_at(cc->service->journal, below);
-	struct journal_query q;
-	struct span *spans;
-	struct err err = {0};
-	PB(Cursor) cursor;
-
-	cc->state = CONSUME_ACTIVE;
-	consume_query(cc, &q, &spans);
-	q.live = true;
-	q.from = FROM_POSITION;
-	q.from_value = below;
-	journal_read_open(cc->service->journal, &q, loop_mailbox(cc->loop->loop), consume_on_page, cc,
-			  &cc->records, &err);
-	mem_free(spans);
-	if (err.code) {
-		consume_fail(cc, &err);
-		return;
-	}
-	service_cursor_to(&at, &cursor);
-	pb.active = &cursor;
-	grpc_call_send_pb(cc->call, &pb.base);
-	consume_pump(cc);
-}
-
-static bool consume_restore(struct consume_call *cc, struct span data, uint64_t *ret_below)
-{
-	PB(GroupOffset) *pb;
-	struct arena a;
-	bool ok;
-
-	arena_init(&a, 16 * LIMIT_RECORD_BYTES);
-	pb = (void *)grpc_unpack(PB_TYPE(group_offset), &a, data);
-	ok = pb && pb->n_waiting <= LIMIT_GROUP_WAITING;
-	if (ok) {
-		*ret_below = pb->position;
-		group_restore(cc->hand, pb->position);
-		for (size_t i = 0; i < pb->n_waiting; i++)
-			group_restore_waiting(cc->hand, pb_span(pb->waiting[i]->stream),
-					      pb->waiting[i]->position);
-	}
-	arena_release(&a);
-	return ok;
-}
-
-static void consume_on_offset(struct journal_read *read, struct journal_page *page, const struct err *err,
-			      void *arg)
-{
-	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
-	uint64_t below = cc->open->from_end ? cc->claimed.position : 0;
-	struct span run, entry;
-	struct record_view v;
-	struct err why = {0};
-
-	must(read == cc->offset);
-	if (!page) {
-		consume_fail(cc, err);
-		return;
-	}
-	if (page->records == 0 && !page->end) {
-		journal_page_free(page);
-		journal_read_next(read);
-		return;
-	}
-	run = buf_span(&page->body);
-	if (page->records == 0)
-		group_restore(cc->hand, below);
-	else if (record_next(&run, &entry, NULL, &why) || record_decode(entry, &v, &why))
-		consume_fail(cc, &why);
-	else if (!consume_restore(cc, v.data, &below))
-		consume_end(cc, GRPC_DATA_LOSS, SPAN("the group's newest offset cannot be understood"));
-	journal_page_free(page);
-	if (cc->state != CONSUME_LOADING)
-		return; /* closed, and the read with it */
-	cc->offset = NULL;
-	journal_read_close(read);
-	consume_activate(cc, below);
-}
-
-static void consume_load(struct consume_call *cc)
-{
-	char stream[sizeof(GROUP_STREAM_PREFIX) + LIMIT_GROUP_NAME_BYTES];
-	struct err err = {0};
-
-	must(cc->grants.n <= sizeof(stream));
-	memcpy(stream, cc->grants.p, cc->grants.n);
-	struct journal_query q = {.source = STORAGE_STREAM,
-				  .name = span_of(stream, cc->grants.n),
-				  .backward = true,
-				  .kinds = UINT32_C(1) << RECORD_GROUP_OFFSET,
-				  .max_records = 1,
-				  .not_before = cc->claimed};
-	cc->state = CONSUME_LOADING;
-	if (journal_read_open(cc->service->journal, &q, loop_mailbox(cc->loop->loop), consume_on_offset, cc,
-			      &cc->offset, &err))
-		consume_fail(cc, &err);
-	else
-		journal_read_next(cc->offset);
-}
-
-static void consume_on_claimed(struct consume_call *cc, const struct append *append, uint64_t position)
+static void part_on_claimed(struct consume_call *cc, struct consume_part *part, const struct append *append,
+			    uint64_t position)
 {
 	const struct append_answer *answer = append_answer(append);
 	const struct journal_grant *grant;
 
 	(void)position;
+	part->state = PART_IDLE;
 	if (answer->code == ERR_UNAVAILABLE || answer->code == ERR_FULL) {
-		loop_timer_set(cc->claim, CONSUME_CLAIM_MS);
+		loop_timer_set(cc->again, CONSUME_AGAIN_MS);
 		return;
 	}
 	if (answer->code) {
@@ -520,31 +219,278 @@ static void consume_on_claimed(struct consume_call *cc, const struct append *app
 		return;
 	}
 	grant = journal_grant_of(append);
-	if (memcmp(grant->session, cc->session, sizeof(cc->session)) != 0) {
-		loop_timer_set(cc->claim, CONSUME_CLAIM_MS);
+	if (!is_me(cc, grant->session)) {
+		consume_share(cc); /* somebody was first */
 		return;
 	}
-	cc->fence = (struct journal_fence){.service = cc->grants, .slot = grant->slot, .epoch = grant->epoch};
-	cc->claimed = journal_cursor_at(cc->service->journal, answer->cursor_position);
-	consume_load(cc);
+	part->fence = (struct journal_fence){.service = cc->grants, .slot = grant->slot, .epoch = grant->epoch};
+	part->claimed = answer->cursor_position;
+	part_take(part);
 }
 
-static void consume_claim(void *arg)
+static void part_claim(struct consume_part *part)
 {
-	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
-	struct journal_claim claim = {.service = cc->grants};
+	struct consume_call *cc = part->call;
+	struct journal_claim claim = {
+		.service = cc->grants, .slot = part->index, .actor = span_str(cc->actor)};
 	struct append_refusal refusal;
 	struct append *append = NULL;
 
 	memcpy(claim.session, cc->session, sizeof(claim.session));
+	part->state = PART_CLAIMING;
 	if (journal_grant_claim_new(cc->service->journal, &claim, &append, &refusal))
 		consume_fail(cc, &refusal.err);
 	else
-		consume_act(cc, append, consume_on_claimed, 0);
+		consume_act(cc, append, part_on_claimed, part, 0);
 }
 
-static void consume_on_beaten(struct consume_call *cc, const struct append *append, uint64_t position)
+/* Who has none is told who has them. */
+static void tell_holders(struct consume_call *cc, const struct journal_grants *all)
 {
+	PB(ConsumeResponse) pb = CAIRN__JOURNAL__V1__CONSUME_RESPONSE__INIT;
+	PB(GroupHolder) holders[LIMIT_GROUP_PARTITIONS], *pointers[LIMIT_GROUP_PARTITIONS];
+	struct buf packed;
+	size_t n;
+
+	for (uint32_t i = 0; i < cc->part_count; i++) {
+		const struct journal_session *s = holder_of(all, i);
+
+		if (!s)
+			continue;
+		cairn__journal__v1__group_holder__init(&holders[i]);
+		holders[i].partition = i;
+		holders[i].address = pb_bytes(s->address);
+		pointers[pb.n_held++] = &holders[i];
+	}
+	pb.held = pointers;
+	n = protobuf_c_message_get_packed_size(&pb.base);
+	buf_init(&packed, n + 1);
+	must(buf_reserve(&packed, n + 1) == ERR_OK);
+	packed.n = protobuf_c_message_pack(&pb.base, packed.p);
+	if (n > 0 && !span_eq(buf_span(&packed), buf_span(&cc->told)))
+		grpc_call_send(cc->call, buf_span(&packed));
+	buf_release(&cc->told);
+	cc->told = packed;
+}
+
+static void take_share(struct consume_call *cc, const struct journal_grants *all)
+{
+	uint32_t share = share_of(cc, all), held = parts_held(cc);
+
+	for (uint32_t i = cc->part_count; i-- > 0 && held > share;) {
+		if (cc->parts[i].state != PART_ACTIVE)
+			continue;
+		held--;
+		part_leave(&cc->parts[i]);
+	}
+	for (uint32_t i = 0; i < cc->part_count && held < share && cc->state == CONSUME_OPEN; i++) {
+		const struct journal_session *s = holder_of(all, i);
+
+		if (cc->parts[i].state != PART_IDLE || (s && !is_me(cc, s->id)))
+			continue;
+		held++;
+		part_claim(&cc->parts[i]);
+	}
+	if (cc->state == CONSUME_OPEN && held == 0)
+		tell_holders(cc, all);
+}
+
+/* ---- looking ------------------------------------------------------------------------------------ */
+
+static bool is_known(const struct consume_call *cc, struct span id)
+{
+	for (size_t i = 0; i < cc->other_count; i++)
+		if (span_eq(id, span_of(cc->others + i * RECORD_ID_BYTES, RECORD_ID_BYTES)))
+			return true;
+	return false;
+}
+
+/* Does the record change who there is, or who has what? */
+static bool is_change(const struct consume_call *cc, const struct record_view *v, struct arena *a)
+{
+	const PB(SessionBegun) *begun;
+	const PB(SessionEnded) *ended;
+
+	if (v->kind == RECORD_GRANT)
+		return true;
+	if (v->kind == RECORD_SESSION_ENDED) {
+		ended = (void *)grpc_unpack(PB_TYPE(session_ended), a, v->data);
+		return ended && is_known(cc, pb_span(ended->session));
+	}
+	begun = (void *)grpc_unpack(PB_TYPE(session_begun), a, v->data);
+	for (size_t i = 0; begun && i < begun->n_services; i++)
+		if (span_eq(pb_span(begun->services[i]), cc->grants))
+			return true;
+	return false;
+}
+
+static void consume_on_change(struct journal_read *read, struct journal_page *page, const struct err *err,
+			      void *arg)
+{
+	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
+	struct span run, entry;
+	struct err why = {0};
+	struct arena a;
+	bool changed = false;
+
+	if (!page) {
+		consume_fail(cc, err);
+		return;
+	}
+	arena_init(&a, CONSUME_PAGE_ARENA_BYTES);
+	run = buf_span(&page->body);
+	while (run.n > 0 && !why.code && !changed) {
+		struct record_view v;
+
+		if (!record_next(&run, &entry, NULL, &why) && !record_decode(entry, &v, &why))
+			changed = v.content == RECORD_BODY && is_change(cc, &v, &a);
+	}
+	arena_release(&a);
+	journal_page_free(page);
+	if (why.code) {
+		consume_fail(cc, &why);
+		return;
+	}
+	journal_read_next(read);
+	if (changed)
+		consume_share(cc);
+}
+
+static enum err_code watch_stream(struct consume_call *cc, struct span stream, uint32_t kinds, uint64_t from,
+				  struct journal_read **ret, struct err *err)
+{
+	struct journal_query q = {.source = STORAGE_STREAM,
+				  .name = stream,
+				  .live = true,
+				  .from = FROM_POSITION,
+				  .from_value = from,
+				  .kinds = kinds};
+
+	if (!journal_read_open(cc->service->journal, &q, loop_mailbox(cc->loop->loop), consume_on_change, cc, ret,
+			       err))
+		journal_read_next(*ret);
+	return err->code;
+}
+
+static void consume_watch(struct consume_call *cc, uint64_t from)
+{
+	char name[sizeof(GRANTS_STREAM_PREFIX) + GROUP_STREAM_BYTES];
+	size_t n = sizeof(GRANTS_STREAM_PREFIX) - 1;
+	struct err err = {0};
+
+	memcpy(name, GRANTS_STREAM_PREFIX, n);
+	memcpy(name + n, cc->grants.p, cc->grants.n);
+	if (watch_stream(cc, SPAN(SESSIONS_STREAM_NAME),
+			 UINT32_C(1) << RECORD_SESSION_BEGUN | UINT32_C(1) << RECORD_SESSION_ENDED, from,
+			 &cc->sessions, &err) ||
+	    watch_stream(cc, span_of(name, n + cc->grants.n), UINT32_C(1) << RECORD_GRANT, from, &cc->owners, &err))
+		consume_fail(cc, &err);
+}
+
+static void consume_on_look(struct consume_call *cc, struct consume_part *part, const struct append *append,
+			    uint64_t position)
+{
+	const struct append_answer *answer = append_answer(append);
+	const struct journal_grants *all;
+
+	(void)part;
+	(void)position;
+	cc->looking = false;
+	if (answer->code == ERR_UNAVAILABLE || answer->code == ERR_FULL) {
+		loop_timer_set(cc->again, CONSUME_AGAIN_MS);
+		return;
+	}
+	if (answer->code) {
+		consume_fail(cc, &answer->refusal->err);
+		return;
+	}
+	all = journal_grants_of(append);
+	mem_free(cc->others);
+	cc->others = mem_xalloc((all->session_count + 1) * RECORD_ID_BYTES);
+	cc->other_count = all->session_count;
+	for (size_t i = 0; i < all->session_count; i++)
+		memcpy(cc->others + i * RECORD_ID_BYTES, all->sessions[i].id, RECORD_ID_BYTES);
+	if (!is_known(cc, span_of(cc->session, RECORD_ID_BYTES))) {
+		consume_lost(cc);
+		return;
+	}
+	if (!cc->sessions)
+		consume_watch(cc, answer->cursor_position);
+	if (cc->state == CONSUME_OPEN)
+		take_share(cc, all);
+	if (cc->look_again && cc->state == CONSUME_OPEN) {
+		cc->look_again = false;
+		consume_share(cc);
+	}
+}
+
+void consume_share(struct consume_call *cc)
+{
+	struct append_refusal refusal;
+	struct append *append = NULL;
+
+	if (cc->looking) {
+		cc->look_again = true;
+		return;
+	}
+	cc->looking = true;
+	if (journal_grants_look_new(cc->service->journal, cc->grants, &append, &refusal))
+		consume_fail(cc, &refusal.err);
+	else
+		consume_act(cc, append, consume_on_look, NULL, 0);
+}
+
+static void consume_on_again(void *arg)
+{
+	consume_share(OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC));
+}
+
+/* ---- becoming one of the consumers ---------------------------------------------------------------- */
+
+static void consume_on_group(struct group_loaded *loaded, const struct err *err, void *arg)
+{
+	struct consume_call *cc = OBJ_CAST(struct consume_call, arg, CONSUME_CALL_MAGIC);
+	struct err why = {0};
+
+	if (cc->state != CONSUME_CLOSED && err) {
+		consume_fail(cc, err);
+	} else if (cc->state != CONSUME_CLOSED && cc->open->partitions &&
+		   cc->open->partitions != loaded->partitions) {
+		err_set(&why, ERR_CONFLICT, "group \"%.*s\" was made with %u partitions, which stay: ask for that many "
+			"or for none, not for %u", SPAN_ARG(cc->group), loaded->partitions, cc->open->partitions);
+		consume_fail(cc, &why);
+	} else if (cc->state != CONSUME_CLOSED) {
+		cc->parts = mem_xalloc(loaded->partitions * sizeof(*cc->parts));
+		for (uint32_t i = 0; i < loaded->partitions; i++)
+			part_init(&cc->parts[i], cc, i);
+		cc->part_count = loaded->partitions;
+		cc->state = CONSUME_OPEN;
+		consume_share(cc);
+	}
+	consume_unref(cc);
+}
+
+static void consume_on_made(struct consume_call *cc, struct consume_part *part, const struct append *append,
+			    uint64_t position)
+{
+	const struct append_answer *answer = append_answer(append);
+
+	(void)part;
+	(void)position;
+	if (answer->code) {
+		consume_fail(cc, &answer->refusal->err);
+		return;
+	}
+	cc->refs++;
+	group_load(cc->service->journal,
+		   &(struct group_load){.group = cc->group, .window = 1, .not_before = answer->cursor_position},
+		   loop_mailbox(cc->loop->loop), consume_on_group, cc);
+}
+
+static void consume_on_beaten(struct consume_call *cc, struct consume_part *part, const struct append *append,
+			      uint64_t position)
+{
+	(void)part;
 	(void)position;
 	if (append_answer(append)->code == ERR_NOT_FOUND)
 		consume_lost(cc);
@@ -558,20 +504,30 @@ static void consume_beat(void *arg)
 
 	loop_timer_set(cc->beat, CONSUME_BEAT_MS);
 	if (!journal_session_beat_new(cc->service->journal, cc->session, &append, &refusal))
-		consume_act(cc, append, consume_on_beaten, 0);
+		consume_act(cc, append, consume_on_beaten, NULL, 0);
 }
 
-static void consume_on_begun(struct consume_call *cc, const struct append *append, uint64_t position)
+static void consume_on_begun(struct consume_call *cc, struct consume_part *part, const struct append *append,
+			     uint64_t position)
 {
 	const struct append_answer *answer = append_answer(append);
+	uint64_t from = cc->open->from_end ? answer->cursor_position : 0;
+	uint32_t partitions = cc->open->partitions ? cc->open->partitions : 1;
+	struct append_refusal refusal;
+	struct append *make = NULL;
 
+	(void)part;
 	(void)position;
 	if (answer->code) {
 		consume_fail(cc, &answer->refusal->err);
 		return;
 	}
 	loop_timer_set(cc->beat, CONSUME_BEAT_MS);
-	consume_claim(cc);
+	if (journal_group_make_new(cc->service->journal, cc->group, partitions, from, span_str(cc->actor), &make,
+				   &refusal))
+		consume_fail(cc, &refusal.err);
+	else
+		consume_act(cc, make, consume_on_made, NULL, 0);
 }
 
 /* ---- requests ----------------------------------------------------------------------------------- */
@@ -586,6 +542,16 @@ static struct span consume_grants_name(struct arena *a, struct span group)
 	memcpy(name, GROUP_STREAM_PREFIX, n);
 	memcpy(name + n, group.p, group.n);
 	return span_of(name, n + group.n);
+}
+
+static void consume_on_no_page(struct journal_read *read, struct journal_page *page, const struct err *err,
+			       void *arg)
+{
+	(void)read;
+	(void)page;
+	(void)err;
+	(void)arg;
+	unreachable_state("a page of a read that was only checked");
 }
 
 /* What is asked for is checked as if it were read now. */
@@ -604,9 +570,15 @@ static enum err_code consume_check(struct consume_call *cc, struct err *err)
 	if (pb->n_ack || pb->n_nack || pb->n_park)
 		return err_set(err, ERR_INVALID, "the first request names the group; nothing is delivered yet that "
 			       "could be acknowledged");
+	if (pb->partitions > LIMIT_GROUP_PARTITIONS)
+		return err_set(err, ERR_INVALID, "partitions is %u: a group has at most %zu", pb->partitions,
+			       LIMIT_GROUP_PARTITIONS);
+	if (pb->window && pb->window < pb->partitions)
+		return err_set(err, ERR_INVALID, "window is %u: it is divided among %u partitions, so it must be at "
+			       "least that", pb->window, pb->partitions);
 	consume_query(cc, &q, &spans);
-	if (!journal_read_open(cc->service->journal, &q, loop_mailbox(cc->loop->loop), consume_on_page, cc, &read,
-			       err))
+	if (!journal_read_open(cc->service->journal, &q, loop_mailbox(cc->loop->loop), consume_on_no_page, cc,
+			       &read, err))
 		journal_read_close(read);
 	mem_free(spans);
 	return err->code;
@@ -615,7 +587,6 @@ static enum err_code consume_check(struct consume_call *cc, struct err *err)
 static enum err_code consume_start(struct consume_call *cc, struct span message, struct err *err)
 {
 	struct journal_session_begin begin = {.ttl_ms = CONSUME_TTL_MS, .service_count = 1};
-	char actor[SERVICE_ACTOR_BYTES];
 	struct append_refusal refusal;
 	struct append *append = NULL;
 
@@ -628,70 +599,56 @@ static enum err_code consume_start(struct consume_call *cc, struct span message,
 	cc->grants = consume_grants_name(&cc->arena, cc->group);
 	if (!cc->grants.p)
 		return err_set(err, ERR_LIMIT, "the request has too many parts");
-	cc->hand = group_new(cc->open->window ? cc->open->window : CONSUME_WINDOW);
 	uuid_v7(&clock_system, cc->session);
 	memcpy(begin.id, cc->session, sizeof(begin.id));
 	begin.services = &cc->grants;
-	begin.address = pb_span(cc->open->address);
-	service_actor_of(cc->call, actor, sizeof(actor));
-	begin.actor = span_str(actor);
+	service_actor_of(cc->call, cc->actor, sizeof(cc->actor));
+	begin.actor = span_str(cc->actor);
+	begin.address = cc->open->address.len ? pb_span(cc->open->address) : begin.actor;
 	if (journal_session_begin_new(cc->service->journal, &begin, &append, &refusal)) {
 		*err = refusal.err;
 		return err->code;
 	}
-	cc->state = CONSUME_CLAIMING;
+	cc->state = CONSUME_BEGINNING;
 	cc->began = true;
-	consume_act(cc, append, consume_on_begun, 0);
+	consume_act(cc, append, consume_on_begun, NULL, 0);
 	return ERR_OK;
 }
 
-static void consume_on_parked(struct consume_call *cc, const struct append *append, uint64_t position)
+/* The partition whose record at the position is with the consumer; NULL: it is none's. */
+static struct consume_part *part_of(struct consume_call *cc, uint64_t position)
 {
-	const struct append_answer *answer = append_answer(append);
-	PB(ConsumeResponse) pb = CAIRN__JOURNAL__V1__CONSUME_RESPONSE__INIT;
+	struct span stream;
 
-	if (answer->code == ERR_CONFLICT) {
-		consume_lost(cc);
-	} else if (answer->code) {
-		consume_fail(cc, &answer->refusal->err);
-	} else {
-		group_ack(cc->hand, position);
-		pb.n_parked = 1;
-		pb.parked = &position;
-		grpc_call_send_pb(cc->call, &pb.base);
-		consume_pump(cc);
-	}
-}
-
-static void consume_park(struct consume_call *cc, const PB(Park) *pb)
-{
-	struct journal_park park = {
-		.group = cc->group, .reason = pb_span(pb->reason), .position = pb->position};
-	struct append_refusal refusal;
-	struct append *append = NULL;
-
-	if (!group_has(cc->hand, pb->position, &park.stream))
-		return;
-	if (journal_park_new(cc->service->journal, &park, &cc->fence, &append, &refusal))
-		consume_fail(cc, &refusal.err);
-	else
-		consume_act(cc, append, consume_on_parked, pb->position);
+	for (uint32_t i = 0; i < cc->part_count; i++)
+		if (cc->parts[i].hand && group_has(cc->parts[i].hand, position, &stream))
+			return &cc->parts[i];
+	return NULL;
 }
 
 static void consume_take(struct consume_call *cc, const PB(ConsumeRequest) *pb)
 {
 	int64_t now_us = clock_mono(&clock_system).us;
+	struct consume_part *part;
 
 	for (size_t i = 0; i < pb->n_ack; i++)
-		group_ack(cc->hand, pb->ack[i]);
-	for (size_t i = 0; i < pb->n_nack && cc->state == CONSUME_ACTIVE; i++)
-		if (group_nack(cc->hand, pb->nack[i]->position, now_us + pb->nack[i]->delay_ms * INT64_C(1000)) ==
-		    GROUP_TOO_MANY_WAIT)
-			consume_end(cc, GRPC_RESOURCE_EXHAUSTED,
-				    SPAN("10000 streams of the group wait: park or acknowledge what cannot be "
-					 "done, then consume again"));
-	for (size_t i = 0; i < pb->n_park && cc->state == CONSUME_ACTIVE; i++)
-		consume_park(cc, pb->park[i]);
+		if ((part = part_of(cc, pb->ack[i])))
+			group_ack(part->hand, pb->ack[i]);
+	for (size_t i = 0; i < pb->n_nack && cc->state == CONSUME_OPEN; i++)
+		if ((part = part_of(cc, pb->nack[i]->position)) &&
+		    group_nack(part->hand, pb->nack[i]->position,
+			       now_us + pb->nack[i]->delay_ms * INT64_C(1000)) == GROUP_TOO_MANY_WAIT)
+			consume_end(cc, GRPC_RESOURCE_EXHAUSTED, span_str(consume_too_many));
+	for (size_t i = 0; i < pb->n_park && cc->state == CONSUME_OPEN; i++)
+		if ((part = part_of(cc, pb->park[i]->position)))
+			part_park(part, pb->park[i]->position, pb_span(pb->park[i]->reason),
+				  pb->park[i]->goes_on);
+}
+
+static void consume_pump(struct consume_call *cc)
+{
+	for (uint32_t i = 0; i < cc->part_count; i++)
+		part_pump(&cc->parts[i]);
 }
 
 static void consume_on_message(struct grpc_call *call, struct span message, void *user)
@@ -713,9 +670,9 @@ static void consume_on_message(struct grpc_call *call, struct span message, void
 	pb = (void *)grpc_unpack(PB_TYPE(consume_request), &a, message);
 	if (!pb)
 		consume_end(cc, GRPC_INVALID_ARGUMENT, SPAN("the request is no ConsumeRequest"));
-	else if (pb->group.len || pb->source_case || pb->window)
+	else if (pb->group.len || pb->source_case || pb->window || pb->partitions)
 		consume_end(cc, GRPC_INVALID_ARGUMENT, SPAN("only the first request names a group and what it reads"));
-	else if (cc->state == CONSUME_ACTIVE)
+	else if (cc->state == CONSUME_OPEN)
 		consume_take(cc, pb);
 	arena_release(&a);
 	consume_pump(cc);
@@ -771,10 +728,9 @@ void service_consume_open(struct grpc_call *call, void *arg)
 	cc->call = grpc_call_ref(call);
 	cc->refs = 1;
 	arena_init(&cc->arena, CONSUME_OPEN_BYTES);
-	cc->claim = loop_timer_new(cc->loop->loop, consume_claim, cc);
 	cc->beat = loop_timer_new(cc->loop->loop, consume_beat, cc);
-	cc->due = loop_timer_new(cc->loop->loop, consume_on_due, cc);
-	cc->write = loop_timer_new(cc->loop->loop, consume_on_write_timer, cc);
+	cc->again = loop_timer_new(cc->loop->loop, consume_on_again, cc);
+	buf_init(&cc->told, LIMIT_GRPC_MESSAGE_BYTES);
 	list_push_back(&cc->loop->consumers, &cc->node);
 	grpc_call_bind(call, &consume_ops, cc);
 	if (cc->loop->draining)

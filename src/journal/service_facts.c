@@ -45,7 +45,7 @@ static void info_to(const struct journal_stream_info *info, PB(StreamInfo) *ret)
 
 static const char *const features[] = {
 	"append", "append-stream", "read", "load", "subscribe", "list-streams",
-	"sessions", "grants", "fences", "time-bounds", "groups",
+	"sessions", "grants", "fences", "time-bounds", "groups", "group-partitions", "group-acts",
 	"delete", "truncate", "erase", "retention", "compact", "backup", "checkpoint", "proofs",
 };
 static const struct {
@@ -65,6 +65,7 @@ static const struct {
 	{"slots", LIMIT_SLOTS},
 	{"group_window", LIMIT_GROUP_WINDOW},
 	{"group_waiting", LIMIT_GROUP_WAITING},
+	{"group_partitions", LIMIT_GROUP_PARTITIONS},
 	{"claim_slots", LIMIT_CLAIM_SLOTS},
 };
 

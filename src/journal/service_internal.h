@@ -25,7 +25,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
-	struct grpc_method methods[23];
+	struct grpc_method methods[26];
 };
 
 /* service.c */
@@ -79,6 +79,11 @@ void service_grant_to(const struct journal_grant *g, PB(Grant) *ret);
 /* service_watch.c */
 void service_watch_grants_open(struct grpc_call *call, void *arg);
 void service_watches_drain(struct service_loop *l);
+
+/* service_group.c */
+void service_list_groups(struct grpc_call *call, struct span request, void *arg);
+void service_list_group_marks(struct grpc_call *call, struct span request, void *arg);
+void service_act_on_group(struct grpc_call *call, struct span request, void *arg);
 
 /* service_consume.c */
 void service_consume_open(struct grpc_call *call, void *arg);

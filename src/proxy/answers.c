@@ -10,6 +10,7 @@
 #include "base/must.h"
 #include "base/plant.h"
 #include "proxy/command.h"
+#include "proxy/delivery.h"
 #include "proxy/router_core.h"
 #include "proxy/spec.h"
 #include "proxy/wire.h"
@@ -104,15 +105,16 @@ static const struct metadata *metadata_of(struct command *c, const Cloudstate__M
 
 static struct command *run_child(struct command *c, const struct spec_method *target,
 				 const Google__Protobuf__Any *payload, const Cloudstate__Metadata *metadata,
-				 bool effect, const struct reply_sink *sink)
+				 bool effect, const struct reply_sink *sink, void *arg)
 {
 	struct any any = wire_any(payload);
 	if (!payload)
 		any.type_url = target->input_url;
 	struct command *child =
-		command_new(c->router, target, &any, metadata_of(c, metadata), sink, c);
+		command_new(c->router, target, &any, metadata_of(c, metadata), sink, arg);
 	child->depth = c->depth + 1;
 	child->hops = hop_new(c, effect);
+	child->delivery = c->delivery;
 	child->asked = effect ? NULL : c->asked;
 	child->publishes = effect ? NULL : c->publishes;
 	if (target->out_topic.n && plant("forward-target-publishes"))
@@ -146,6 +148,13 @@ static void started_effect_end(void *arg, const struct outcome *outcome)
 	log_effect(outcome);
 }
 
+/* One that an event's delivery waits for: nothing that follows from an event is lost with this proxy. */
+static void delivered_effect_end(void *arg, const struct outcome *outcome)
+{
+	log_effect(outcome);
+	delivery_effect_ends(arg);
+}
+
 static void awaited_effect_end(void *arg, const struct outcome *outcome)
 {
 	struct command *c = OBJ_CAST(struct command, arg, COMMAND_MAGIC);
@@ -155,6 +164,7 @@ static void awaited_effect_end(void *arg, const struct outcome *outcome)
 }
 
 static const struct reply_sink started_effect = {.on_end = started_effect_end};
+static const struct reply_sink delivered_effect = {.on_end = delivered_effect_end};
 static const struct reply_sink awaited_effect = {.on_end = awaited_effect_end};
 
 /* True: it is waited for. */
@@ -169,8 +179,14 @@ static bool run_effect(struct command *c, const Cloudstate__SideEffect *effect)
 	c->stats->effects++;
 	if (!target)
 		return false;
-	struct command *child = run_child(c, target, effect->payload, effect->metadata, true,
-					  effect->synchronous ? &awaited_effect : &started_effect);
+	const struct reply_sink *sink = effect->synchronous ? &awaited_effect : &started_effect;
+	void *arg = c;
+	if (!effect->synchronous && c->delivery) {
+		sink = &delivered_effect;
+		arg = c->delivery;
+		delivery_effect_begins(c->delivery);
+	}
+	struct command *child = run_child(c, target, effect->payload, effect->metadata, true, sink, arg);
 	if (effect->synchronous)
 		c->child = child;
 	c->child_forward = false;
@@ -344,7 +360,7 @@ static bool forward(struct command *c, const Cloudstate__Forward *f)
 	c->stats->forwards++;
 	bool runs = target && fits_caller(c, target);
 	if (runs) {
-		c->child = run_child(c, target, f->payload, f->metadata, false, &relay);
+		c->child = run_child(c, target, f->payload, f->metadata, false, &relay, c);
 		c->child_forward = true;
 	} else if (!target) {
 		fail(c, &(struct outcome){.code = GRPC_INTERNAL,

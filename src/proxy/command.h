@@ -33,6 +33,7 @@ struct command {
 	bool one_input;
 	uint8_t *payload; /* owns what entity.payload or input points to */
 	struct arena arena; /* owns the metadata */
+	struct delivery *delivery; /* that ends when it has, and all that it starts; NULL: none waits so */
 	struct hop *hops; /* newest first; NULL for a client's command */
 	unsigned depth;
 	struct mono_time began;

@@ -20,6 +20,8 @@
 #define AGAIN_MS 500
 #define REFUSED_AGAIN_MS 5000
 #define RETRY_GROWTH_MAX 10
+#define TRIES_MAX 16
+#define PARK_REASON_BYTES ((size_t)500)
 
 struct eventing {
 	uint32_t magic;
@@ -69,6 +71,7 @@ struct event {
 	struct list_node node;
 	struct lane *lane;
 	struct record_view record; /* its bytes are behind it */
+	const struct spec_method *method; /* under way: that it calls; NULL: there is none for it */
 	size_t bytes;		   /* of all this */
 };
 
@@ -230,12 +233,43 @@ static int64_t retry_after_ms(const struct subscription *s, unsigned tries)
 	return ms < INT32_MAX ? ms : INT32_MAX;
 }
 
+/* Enough is enough: it is put aside, and its entity's later ones wait behind it in the journal. */
+static void park(struct event *e, struct tries *t, const struct outcome *outcome)
+{
+	struct lane *lane = e->lane;
+	struct subscription *s = lane->subscription;
+	size_t n = outcome->message.n < PARK_REASON_BYTES ? outcome->message.n : PARK_REASON_BYTES;
+	while (n > 0 && n < outcome->message.n && (outcome->message.p[n] & 0xc0) == 0x80)
+		n--; /* no part of a character */
+	char *reason = mem_xprintf("%u tries, %s: %.*s", t->count, grpc_code_name(outcome->code), (int)n,
+				   (const char *)outcome->message.p);
+	char *replay = mem_xprintf("cairn group replay '%s' --position %llu --reason TEXT", s->group,
+				   (unsigned long long)e->record.position);
+	s->stats->parked++;
+	log_error("event parked: its entity's later ones wait behind it", LOG_SPAN("service", s->service->name),
+		  LOG_SPAN("method", e->method ? e->method->pb->name : SPAN("none takes it")),
+		  LOG_SPAN("entity", lane->stream), LOG_STR("group", s->group), LOG_U64("position", e->record.position),
+		  LOG_SPAN("type", e->record.type), LOG_STR("reason", reason), LOG_STR("replay", replay));
+	t->count = 0; /* replayed, it has all its tries again */
+	if (s->consumer && !s->finished)
+		client_consumer_park(s->consumer, e->record.position, span_str(reason),
+				     plant("entity-goes-on-behind-a-parked-event"));
+	mem_free(reason);
+	mem_free(replay);
+}
+
 /* It goes back, and all of its entity that comes after it with it. */
 static void give_back(struct event *e, const struct outcome *outcome)
 {
 	struct lane *lane = e->lane;
 	struct subscription *s = lane->subscription;
 	struct tries *t = count_failure(s, e);
+	if (t->count >= TRIES_MAX) {
+		s->stats->delivery_failures++;
+		lane_drop_waiting(lane);
+		park(e, t, outcome);
+		return;
+	}
 	int64_t ms = retry_after_ms(s, t->count);
 	s->stats->delivery_failures++;
 	log_warn("event not delivered: it comes again", LOG_SPAN("service", s->service->name),
@@ -333,9 +367,9 @@ static void begin(struct event *e)
 		finish_event(e, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
 						  .message = SPAN("out of memory for the event")});
 	} else {
-		const struct spec_method *method = spec_method_of_event(s->service, s->source, payload.type_url);
-		if (method)
-			deliver(e, method, &payload, &metadata);
+		e->method = spec_method_of_event(s->service, s->source, payload.type_url);
+		if (e->method)
+			deliver(e, e->method, &payload, &metadata);
 		else
 			refuse_unknown(e, payload.type_url);
 	}

@@ -9,7 +9,7 @@
  * client_group.h), of which one is active across all proxies. Of one entity's events, or of one key's of a topic, one
  * is delivered at a time, in order; others' go on. An event is acknowledged when its method has answered, forwards,
  * effects and publications included; one that fails is given back and comes again after a delay, its entity's later
- * ones behind it:
+ * ones behind it, and is parked after 16 tries:
  *
  *	             ┌─────────────── none of its entity is under way ───────────────┐
  *	arrives ──▶ waits ──▶ under way ──OK──▶ acknowledged                        the next one

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/must.h"
+#include "proxy/delivery.h"
 #include "proxy/entities.h"
 #include "proxy/wire.h"
 
@@ -305,7 +306,9 @@ struct command *router_deliver(struct router *router, const struct spec_method *
 			       const struct metadata *metadata, const struct reply_sink *sink, void *arg)
 {
 	must(router->magic == ROUTER_MAGIC && method && sink && sink->on_end);
-	struct command *c = command_new(router, method, payload, metadata, sink, arg);
+	struct delivery *delivery = delivery_new(sink, arg);
+	struct command *c = command_new(router, method, payload, metadata, &delivery_command_sink, delivery);
+	c->delivery = delivery;
 	c->entity.metadata_of_input = c->one_input;
 	set_called(c);
 	command_begin(c);

@@ -17,7 +17,7 @@ struct service_stats {
 	uint64_t active;	     /* entities in memory now */
 	uint64_t bytes;		     /* that they hold, about */
 	uint64_t waiting;	     /* commands that are not answered yet */
-	uint64_t delivered, delivery_failures; /* events of logs and topics to the service's methods */
+	uint64_t delivered, delivery_failures, parked; /* events of logs and topics to the service's methods */
 	uint64_t delivering;		       /* events in hand */
 	uint64_t published, publish_failures;  /* replies of the service's methods to topics */
 	uint64_t delivery_lag_us; /* of the one delivered last: from its commit to the end of its delivery */

@@ -24,6 +24,7 @@ const char *record_kind_name(uint32_t kind)
 	case RECORD_GRANT: return "grant";
 	case RECORD_GROUP_OFFSET: return "group offset";
 	case RECORD_PARKED: return "parked";
+	case RECORD_GROUP_ACT: return "group act";
 	default: return "unknown";
 	}
 }

@@ -40,6 +40,7 @@ enum record_kind {
 	RECORD_PARKED = 11,
 	RECORD_COMPACTION = 12,
 	RECORD_INCARNATION = 13,
+	RECORD_GROUP_ACT = 14,
 };
 const char *record_kind_name(uint32_t kind); /* "event", ..., "kind 17" is given as "unknown" */
 /* Does a record of this kind take the stream's next sequence? */

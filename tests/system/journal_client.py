@@ -149,6 +149,23 @@ class Journal:
                                           timeout=timeout or self.timeout, wait_for_ready=True)
 
 
+    def groups(self, prefix=""):
+        """Every partition of every group."""
+        found, token = [], ""
+        while True:
+            page = self.call("ListGroups", pb.ListGroupsRequest(prefix=prefix, page_token=token))
+            found.extend(page.partitions)
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def marks(self, group, **more):
+        return list(self.call("ListGroupMarks", pb.ListGroupMarksRequest(group=group, **more)).marks)
+
+    def act_on_group(self, group, act, reason="a test", **more):
+        return self.call("ActOnGroup", pb.ActOnGroupRequest(
+            group=group, act=rec.GroupAct.Act.Value("ACT_" + act), reason=reason, **more)).records
+
     def consume(self, group, timeout=None, **more):
         return Consumer(self._calls["Consume"], pb.ConsumeRequest(group=group, **more), timeout or self.timeout)
 
@@ -160,7 +177,7 @@ class Consumer:
         self._requests = queue.SimpleQueue()
         self._requests.put(first)
         self._call = call(iter(self._requests.get, None), timeout=timeout, wait_for_ready=True)
-        self.pending, self.active, self.parked = [], None, set()
+        self.pending, self.active, self.parked, self.held, self.partitions = [], None, set(), None, []
 
     def response(self):
         try:
@@ -171,6 +188,9 @@ class Consumer:
             raise AssertionError("the call has ended") from None
         if r.HasField("active"):
             self.active = r.active
+            self.partitions.append(r.partition)
+        if r.held:
+            self.held = {h.partition: h.address for h in r.held}
         self.parked.update(r.parked)
         self.pending.extend(r.entries)
 
@@ -195,8 +215,14 @@ class Consumer:
     def nack(self, entry, delay_ms=0):
         self.send(nack=[pb.Nack(position=entry.position, delay_ms=delay_ms)])
 
-    def park(self, entry, reason):
-        self.send(park=[pb.Park(position=entry.position, reason=reason)])
+    def until_held(self):
+        """Who has the partitions, as it is told that has none."""
+        while self.held is None:
+            self.response()
+        return self.held
+
+    def park(self, entry, reason, goes_on=False):
+        self.send(park=[pb.Park(position=entry.position, reason=reason, goes_on=goes_on)])
         while entry.position not in self.parked:
             self.response()
 

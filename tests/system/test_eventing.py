@@ -225,6 +225,63 @@ def test_forwards_and_effects_of_a_delivery_are_done_first(logs):
     logs.done(2)
 
 
+def test_effects_that_nobody_else_waits_for_are_done_first_too(logs):
+    logs.emit("source|a", one("a1"), one("a2"))
+    logs.answer(logs.delivered("source|a", 1, one("a1")),
+                logs.act.reply(pb.Response(message="done"), effects=[effect(LISTENER, "Plain", one("aside"))]))
+    aside = logs.called()
+    aside.expect(logs.act.first("Plain", one("aside")), HalfClose())
+    logs.answer(aside, logs.act.reply(pb.Response(message="done"),
+                                      effects=[effect(LISTENER, "Plain", one("further aside"))]))
+    further = logs.called()
+    further.expect(logs.act.first("Plain", one("further aside")), HalfClose())
+    assert logs.metric("cairn_proxy_events_delivered_total") == 0
+    logs.answer(further, code=13, text="an effect that fails does not undo its cause")
+    logs.answer(logs.delivered("source|a", 2, one("a2")))
+    logs.done(2)
+
+
+def fail_until_parked(logs, stream, message, tries=16):
+    for _ in range(tries):
+        logs.answer(logs.delivered(stream, 1, message), logs.act.refusal("cannot be done"))
+    harness.eventually(lambda: logs.metric("cairn_proxy_events_parked_total") == 1, "it is parked")
+
+
+def test_after_sixteen_tries_an_event_is_parked_and_its_entitys_later_ones_wait(lab):
+    logs = Logs(lab, options=("--event-retry=2ms",))
+    logs.emit("source|a", one("a1"), one("a2"))
+    fail_until_parked(logs, "source|a", one("a1"))
+    logs.emit("source|a", one("a3"))
+    logs.emit("source|b", one("b1"))
+    logs.answer(logs.delivered("source|b", 1, one("b1")))
+    group = LISTENER + "|source"
+    (mark,) = logs.journal.marks(group)
+    assert mark.stream == "source|a" and mark.parked_at == logs.journal.read(stream="source|a")[0].position
+    logs.proxy.wait_text("event parked.* service=%s method=One entity=source\\|a group=\"?%s\"? position=%d .*"
+                         "cairn group replay '%s' --position %d" % (
+                             LISTENER, re.escape(group), mark.parked_at, re.escape(group), mark.parked_at))
+    logs.rec.nothing_more()
+    assert logs.journal.act_on_group(group, "REPLAY", position=mark.parked_at) == 1
+    for sequence, text in (1, "a1"), (2, "a2"), (3, "a3"):
+        logs.answer(logs.delivered("source|a", sequence, one(text)))
+    logs.done(4)
+    logs.rec.nothing_more()
+
+
+def test_a_parked_event_stays_so_for_the_next_proxy_and_is_skipped(lab):
+    logs = Logs(lab, options=("--event-retry=2ms",))
+    logs.emit("source|a", one("a1"), one("a2"))
+    fail_until_parked(logs, "source|a", one("a1"))
+    logs.proxy.kill()
+    logs.start("another")
+    logs.emit("source|b", one("b1"))
+    logs.answer(logs.delivered("source|b", 1, one("b1")))
+    logs.rec.nothing_more()
+    assert logs.journal.act_on_group(LISTENER + "|source", "SKIP") == 1
+    logs.answer(logs.delivered("source|a", 2, one("a2")))
+    logs.rec.nothing_more()
+
+
 def test_an_entity_is_called_by_the_key_in_the_event(logs):
     kept = pb.Kept(owner="ada", text="k")
     logs.emit("kept|x", kept)

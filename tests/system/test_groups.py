@@ -44,7 +44,7 @@ def test_events_come_in_order_and_go_on_where_they_were_acknowledged(journal):
     first.ack(*entries[:3])
     first.finish()
     assert [(o.group, o.position, list(o.waiting)) for o in offsets(journal, "g")] == [
-        ("g", entries[3].position, [])]
+        ("g", 0, []), ("g", entries[3].position, [])]  # made, and moved
     second = journal.consume("g")
     assert second.until_active() == entries[3].position
     assert data(second.take(2)) == [3, 4]
@@ -62,7 +62,7 @@ def test_what_is_not_acknowledged_is_held_back_at_the_window(journal):
     more = consumer.take(1)
     assert data(more) == [3] and not consumer.pending
     consumer.finish()
-    assert offsets(journal, "g") == []  # nothing is done up to anywhere
+    assert [o.position for o in offsets(journal, "g")] == [0]  # nothing is done up to anywhere
     consumer = journal.consume("g")
     assert data(consumer.take(10)) == list(range(10))
     consumer.cancel()
@@ -134,7 +134,7 @@ def test_streams_that_wait_are_remembered(journal):
     first.nack(a0, delay_ms=3600000)
     first.ack(b1, b3)
     first.finish()
-    (offset,) = offsets(journal, "g")
+    offset = offsets(journal, "g")[-1]
     assert [(w.stream, w.position) for w in offset.waiting] == [("a", a0.position)]
     assert offset.position > b3.position
     second = journal.consume("g")
@@ -149,19 +149,182 @@ def test_streams_that_wait_are_remembered(journal):
     assert offset.position > b3.position and all(w.position > a2.position for w in offset.waiting)
 
 
-def test_a_parked_record_is_noted_and_never_comes_again(journal):
+def stream_of(entries):
+    return [(e.header.stream, int(e.body.data)) for e in entries]
+
+
+def parked(journal, group):
+    return [(m.stream, m.parked_at) for m in journal.marks(group, parked_only=True)]
+
+
+def finish_all(consumer, n):
+    """Takes and acknowledges so many, one by one."""
+    taken = []
+    for _ in range(n):
+        (entry,) = consumer.take(1)
+        consumer.ack(entry)
+        taken.append(entry)
+    return taken
+
+
+def test_a_stream_waits_behind_its_parked_record(journal):
+    fill(journal, "a", "b", "a")
+    consumer = journal.consume("g")
+    bad, b1, _ = consumer.take(3)
+    consumer.park(bad, "cannot be read")
+    consumer.ack(b1)
+    fill(journal, "a", "b")  # 0 of a waits, too
+    assert stream_of(finish_all(consumer, 1)) == [("b", 1)]
+    (noted,) = [rec.Parked.FromString(e.body.data) for e in journal.read(stream="$parked-g")]
+    assert noted == rec.Parked(group="g", position=bad.position, stream="a", reason="cannot be read")
+    consumer.finish()
+    assert not consumer.pending
+    assert parked(journal, "g") == [("a", bad.position)]
+    second = journal.consume("g")  # whoever comes next waits for the same
+    second.until_active()
+    fill(journal, "b")
+    assert stream_of(finish_all(second, 1)) == [("b", 0)]
+    assert journal.act_on_group("g", "REPLAY", stream="a") == 1
+    assert stream_of(finish_all(second, 3)) == [("a", 0), ("a", 2), ("a", 0)]
+    fill(journal, "a")
+    assert stream_of(finish_all(second, 1)) == [("a", 0)]
+    second.finish()
+    assert parked(journal, "g") == [] and not second.pending
+
+
+def test_what_is_parked_is_skipped(journal):
+    fill(journal, "a", "a", "b")
+    consumer = journal.consume("g")
+    bad, _, other = consumer.take(3)
+    consumer.park(bad, "poison")
+    consumer.ack(other)
+    assert journal.act_on_group("g", "SKIP", position=bad.position) == 1
+    assert stream_of(finish_all(consumer, 1)) == [("a", 1)]
+    consumer.finish()
+    assert parked(journal, "g") == []
+
+
+def test_a_stream_goes_on_without_its_parked_record_if_asked(journal):
     fill(journal, "a", "a")
     consumer = journal.consume("g")
     bad, good = consumer.take(2)
-    consumer.park(bad, "cannot be read")
+    consumer.park(bad, "later", goes_on=True)
     consumer.ack(good)
     consumer.finish()
-    (noted,) = [rec.Parked.FromString(e.body.data) for e in journal.read(stream="$parked-g")]
-    assert noted == rec.Parked(group="g", position=bad.position, stream="a", reason="cannot be read")
     second = journal.consume("g")
     second.until_active()
     fill(journal, "a")
-    assert [e.position for e in second.take(1)] == [journal.read(stream="a")[-1].position]
+    assert stream_of(finish_all(second, 1)) == [("a", 0)]
+    assert journal.act_on_group("g", "REPLAY") == 1
+    (again,) = finish_all(second, 1)
+    assert again.position == bad.position
+    second.finish()
+    assert parked(journal, "g") == []
+
+
+def test_an_operator_parks_what_a_stream_is_stuck_at(journal):
+    fill(journal, "a", "a")
+    consumer = journal.consume("g")
+    stuck, _ = consumer.take(2)
+    consumer.nack(stuck, delay_ms=3600000)
+    assert journal.act_on_group("g", "PARK", position=stuck.position) == 1
+    assert parked(journal, "g") == [("a", stuck.position)]
+    assert journal.act_on_group("g", "SKIP") == 1
+    assert stream_of(finish_all(consumer, 1)) == [("a", 1)]
+    consumer.cancel()
+
+
+def test_acts_upon_groups_say_what_is_wrong_with_them(journal):
+    fill(journal, "a")
+    consumer = journal.consume("g")
+    consumer.until_active()
+    for group, act, more, code, text in (
+            ("none", "REPLAY", {}, "NOT_FOUND", "no group \"none\""),
+            ("g", "REPLAY", {}, "FAILED_PRECONDITION", "parked"),
+            ("g", "SKIP", {"stream": "a"}, "FAILED_PRECONDITION", "parked"),
+            ("g", "PARK", {}, "INVALID_ARGUMENT", "position"), ("g", "UNSPECIFIED", {}, "INVALID_ARGUMENT", "act"),
+            ("g", "PARK", {"position": 999999}, "NOT_FOUND", "999999"),
+            ("g", "REPLAY", {"reason": ""}, "INVALID_ARGUMENT", "reason")):
+        with pytest.raises(Refused) as caught:
+            journal.act_on_group(group, act, **more)
+        assert caught.value.code == code and text in caught.value.text
+    with pytest.raises(Refused) as caught:
+        journal.marks("none")
+    assert caught.value.code == "NOT_FOUND"
+    consumer.cancel()
+
+
+def test_groups_are_listed_with_their_lag(journal):
+    fill(journal, "a", "b", "a")
+    consumer = journal.consume("g|1", address="worker-7")
+    a0, b1, _ = consumer.take(3)
+    consumer.park(a0, "bad")
+    consumer.ack(b1)
+    (group,) = journal.groups("g")
+    assert (group.group, group.partition, group.partitions, group.consumer) == ("g|1", 0, 1, "worker-7")
+    consumer.finish()
+    journal.consume("h", partitions=2).until_active()
+    assert [(p.group, p.partition, p.partitions) for p in journal.groups()] == [
+        ("g|1", 0, 1), ("h", 0, 2), ("h", 1, 2)]
+    (group,) = journal.groups("g")
+    assert (group.waiting, group.parked, group.consumer) == (1, 1, "")
+    head = journal.stat().head.position
+    assert group.position + group.behind == head and group.position > b1.position
+
+
+def streams_of_partition(partitions, partition, n=3):
+    """Names of streams that are in the partition: CRC-32C of the name, modulo."""
+    names = ("s%d" % i for i in range(1000))
+    return [name for name in names if crc32c(name.encode()) % partitions == partition][:n]
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def test_partitions_are_shared_out(journal):
+    names = [streams_of_partition(4, p) for p in range(4)]
+    everything = [s for n in names for s in n]
+    fill(journal, *everything)
+    first = journal.consume("g", partitions=4)
+    entries = first.take(12)  # alone it has all
+    assert sorted(first.partitions) == [0, 1, 2, 3]
+    first.ack(*entries)
+    second = journal.consume("g")  # as many as there are
+    second.until_active()
+    while len(second.partitions) < 2:
+        second.response()
+    fill(journal, *everything)
+    theirs = second.take(6)
+    ours = first.take(6)
+    assert sorted(e.header.stream for e in theirs) == sorted(s for p in second.partitions for s in names[p])
+    assert sorted(e.header.stream for e in theirs + ours) == sorted(everything)
+    second.ack(*theirs)
+    second.finish()
+    first.ack(*ours)
+    while len(first.partitions) < 6:  # it has them back
+        first.response()
+    fill(journal, *everything)
+    assert sorted(e.header.stream for e in first.take(12)) == sorted(everything)
+    with pytest.raises(Refused) as caught:
+        journal.consume("g", partitions=3).until_active()
+    assert caught.value.code == "FAILED_PRECONDITION" and "4 partitions" in caught.value.text
+    first.cancel()
+
+
+def test_who_waits_is_told_for_whom(journal):
+    fill(journal, "a")
+    first = journal.consume("g", address="first")
+    first.ack(*first.take(1))
+    second = journal.consume("g", address="second")
+    assert second.until_held() == {0: "first"}
+    first.finish()
+    second.until_active()
     second.cancel()
 
 

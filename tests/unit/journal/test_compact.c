@@ -15,6 +15,7 @@
 #include "base/metrics.h"
 #include "fixture.h"
 #include "journal/acts.h"
+#include "journal/group_load.h"
 #include "journal/spent.h"
 #include "storage/file/file.h"
 #include "tests/contract/postgres.h"
@@ -549,6 +550,49 @@ COMPACT(takes_sessions_that_have_ended_and_grants_that_are_not_the_newest)
 	sessions_all(r, sessions, sessions + 1, false);
 	cr_assert_eq(claim(r, sessions, 1), 4u, "epochs go on");
 	check_fences(r, 3, 4);
+}
+
+static void write_offset(struct rig *r, const struct journal_fence *fence, uint32_t partition, uint64_t position)
+{
+	struct journal_group_offset offset = {
+		.group = SPAN("g"), .partition = partition, .partitions = 2, .position = position};
+	struct append_refusal refusal = {0};
+	struct append *a;
+	cr_assert_eq(journal_group_offset_new(r->journal, &offset, fence, &a, &refusal), ERR_OK, "%s",
+		     refusal.err.text);
+	rig_give(r, a);
+	cr_assert_eq(r->code, ERR_OK);
+}
+
+static void on_group_loaded(struct group_loaded *loaded, const struct err *err, void *arg)
+{
+	uint64_t *below = arg;
+	cr_assert(!err && loaded->hand);
+	*below = group_below(loaded->hand);
+}
+
+COMPACT(keeps_the_newest_offset_of_a_partition_alone)
+{
+	struct journal_fence fence = {.service = CARTS};
+	sessions_all(r, 0, 1, false);
+	fence.epoch = claim(r, 0, 0);
+	for (uint64_t n = 1; n <= 20; n++)
+		write_offset(r, &fence, n % 2, n);
+	rig_append(r, "other", "x", false);
+	rig_compact(r);
+	cr_assert_eq(r->compacted.removed, 18u);
+	for (uint32_t partition = 0; partition < 2; partition++) {
+		uint64_t below = 0;
+		cr_assert_eq(rig_see(r, partition ? "$group.1-g" : "$group-g", false).records, 1u);
+		group_load(r->journal,
+			   &(struct group_load){.group = SPAN("g"), .partition = partition, .window = 1},
+			   &r->mailbox, on_group_loaded, &below);
+		for (int i = 0; i < 1000 && !below; i++) {
+			usleep(1000);
+			mailbox_drain(&r->mailbox);
+		}
+		cr_assert_eq(below, partition ? 19u : 20u);
+	}
 }
 
 /* No rule, no act: what became needless is reason enough. */

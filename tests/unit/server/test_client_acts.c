@@ -352,7 +352,7 @@ Test(client_acts, a_group_is_consumed)
 	cr_assert(first.active && first.active_at == 0);
 	cr_assert_eq(first.positions[3], 3);
 	client_consumer_ack(first.k, 0);
-	client_consumer_park(first.k, 1, SPAN("no use"));
+	client_consumer_park(first.k, 1, SPAN("no use"), true);
 	run_until(rig, first.parked_count == 1);
 	cr_assert_eq(first.parked[0], 1);
 	client_consumer_nack(first.k, 2, 0); /* takes 3 back with it */
