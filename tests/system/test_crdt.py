@@ -4,13 +4,15 @@ what several proxies do to each other in test_crdt_peers.py."""
 import re
 
 import pytest
+from google.protobuf import any_pb2
 
 import harness
 import protos
-from crdt import gcounter, lww, ormap, orset, vote
-from recorder import PATIENCE
+from crdt import Crdt, gcounter, gset, lww, ormap, orset, vote
+from entity import pack
+from recorder import CRDT_HANDLE, PATIENCE
 from records import Broken, HalfClose, Reset, ToFunction
-from rooms import Rooms, failed, request, response
+from rooms import ROOM, Rooms, failed, request, response
 
 
 @pytest.fixture
@@ -198,6 +200,27 @@ def test_a_stream_that_opens_while_the_proxy_stops_does_not_hold_it_up(rooms):
     assert rooms.proxy.process.wait(PATIENCE) == 0
 
 
+def test_a_stream_of_an_entity_that_is_activated_while_the_proxy_stops_does_not_either(rooms):
+    stream, room = rooms.with_value(gcounter(1))
+    answers = rooms.watch("r")
+    stream.expect(room.command(2, "Watch", request("r"), streamed=True))
+    rooms.proxy.process.terminate()
+    rooms.proxy.wait_text("stopping")
+    forward = room.reply(2).message
+    forward.reply.client_action.forward.CopyFrom(protos.cloudstate.Forward(
+        service_name=ROOM, command_name="Watch", payload=pack(request("other"))))
+    stream.send(forward)
+    other = Crdt(ROOM, "other")
+    second = rooms.rec.stream(CRDT_HANDLE)
+    second.expect(other.init(), other.command(1, "Watch", request("other"), streamed=True))
+    second.send(other.reply(1, response("late"), streamed=True).message)
+    assert list(answers) == [response("late")]
+    for each in (stream, second):
+        each.expect(HalfClose())
+        each.end(0)
+    assert rooms.proxy.process.wait(PATIENCE) == 0
+
+
 def test_a_function_that_does_not_read_holds_up_its_own_entity_within_bounds(lab):
     """What it does not take waits with its entity, up to --max-waiting commands, and is answered once it reads."""
     rooms = Rooms(lab, options=["--max-waiting", "20"])
@@ -232,6 +255,23 @@ def test_a_message_over_the_limit_is_told_to_whom_it_may_have_been_for(lab):
     assert "--function-message-max" in text and "limit of 65536" in text
     rooms.rec.expect_report(re.escape(text))
     assert rooms.answered(other, beside, 2).result() == response("2")
+
+
+def test_a_delta_over_the_record_limit_fails_its_command_and_opens_the_entity_again(rooms):
+    stream, room = rooms.with_value(gset("a"))
+    other, beside = rooms.with_value(gcounter(1), "beside")
+    large = any_pb2.Any(type_url="p.cloudstate.io/bytes", value=b"x" * (3 << 20))
+    answer = rooms.say("r", "2")
+    stream.expect(room.command(2, "Say", request("r", "2")))
+    stream.send(room.reply(2, response("x"), update=protos.crdt.CrdtDelta(
+        gset=protos.crdt.GSetDelta(added=[large]))).message)
+    failed(answer, "RESOURCE_EXHAUSTED", "the delta is larger than a record of the journal may be (3 MiB)")
+    stream.expect(HalfClose())
+    stream.end(0)
+    again = rooms.rec.stream(CRDT_HANDLE)
+    again.expect(room.init(gset("a")))
+    assert rooms.answered(other, beside, 2).result() == response("2")
+    rooms.rec.nothing_more()
 
 
 def test_memory_is_what_a_value_holds(lab):
