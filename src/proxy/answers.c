@@ -231,8 +231,7 @@ void command_drop_later(struct command *c)
 	c->later_bytes = 0;
 }
 
-/* The client's end is here, though the machine may have more to say. */
-static void fail(struct command *c, const struct outcome *outcome)
+void command_fail(struct command *c, const struct outcome *outcome)
 {
 	command_tell_end(c, outcome);
 	command_drop_later(c);
@@ -262,7 +261,7 @@ static void published(void *arg, const struct outcome *outcome)
 	struct command *c = OBJ_CAST(struct command, arg, COMMAND_MAGIC);
 	c->publishing = false;
 	if (outcome->code != GRPC_OK)
-		fail(c, outcome);
+		command_fail(c, outcome);
 	else
 		pass_on(c);
 	command_finish_answer(c);
@@ -289,7 +288,7 @@ static bool publish(struct command *c)
 		return c->publishing;
 	if (code != ERR_UNAVAILABLE)
 		router_report(c->router, span_str(err.text));
-	fail(c, &(struct outcome){.code = code == ERR_UNAVAILABLE ? GRPC_UNAVAILABLE
+	command_fail(c, &(struct outcome){.code = code == ERR_UNAVAILABLE ? GRPC_UNAVAILABLE
 					  : code == ERR_INVALID   ? GRPC_INTERNAL
 								  : GRPC_RESOURCE_EXHAUSTED,
 				  .message = span_str(err.text)});
@@ -326,7 +325,7 @@ static void relay_end(void *arg, const struct outcome *outcome)
 	struct command *c = OBJ_CAST(struct command, arg, COMMAND_MAGIC);
 	c->child = NULL;
 	if (outcome->code != GRPC_OK)
-		fail(c, outcome);
+		command_fail(c, outcome);
 	command_finish_answer(c);
 	command_go_on(c);
 }
@@ -345,7 +344,7 @@ static bool fits_caller(struct command *c, const struct spec_method *target)
 		 SPAN_ARG(c->asked->service->name), SPAN_ARG(c->asked->pb->name),
 		 SPAN_ARG(target->service->name), SPAN_ARG(target->pb->name));
 	router_report(c->router, span_str(text));
-	fail(c, &(struct outcome){.code = GRPC_INTERNAL, .message = span_str(text)});
+	command_fail(c, &(struct outcome){.code = GRPC_INTERNAL, .message = span_str(text)});
 	return false;
 }
 
@@ -363,7 +362,7 @@ static bool forward(struct command *c, const Cloudstate__Forward *f)
 		c->child = run_child(c, target, f->payload, f->metadata, false, &relay, c);
 		c->child_forward = true;
 	} else if (!target) {
-		fail(c, &(struct outcome){.code = GRPC_INTERNAL,
+		command_fail(c, &(struct outcome){.code = GRPC_INTERNAL,
 					  .message = span_first(buf_span(&text), line)});
 	}
 	buf_release(&text);
@@ -381,7 +380,7 @@ static bool work(struct command *c)
 	if (action && action->action_case == ACTION(REPLY) && reply(c, action->reply))
 		return false;
 	if (action && action->action_case == ACTION(FAILURE))
-		fail(c, &(struct outcome){.code = GRPC_UNKNOWN,
+		command_fail(c, &(struct outcome){.code = GRPC_UNKNOWN,
 					  .message = wire_span(action->failure->description),
 					  .failure = true});
 	else if (action && action->action_case == ACTION(FORWARD) && forward(c, action->forward))
@@ -436,7 +435,7 @@ static void keep_for_later(struct command *c, struct entity_answer *answer)
 		command_set_outcome(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED});
 		command_go_on_later(c);
 	}
-	fail(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
+	command_fail(c, &(struct outcome){.code = GRPC_RESOURCE_EXHAUSTED,
 				  .message = SPAN("the client does not take its answers")});
 }
 

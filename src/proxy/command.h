@@ -91,6 +91,8 @@ void command_free(struct command *c);
 /* Its answers (answers.c). Goes on with the one at hand, those that wait, its end; it may be gone afterwards. */
 void command_go_on(struct command *c);
 void command_finish_answer(struct command *c);
+/* The client's end is here, though the machine may have more to say. It may be gone afterwards. */
+void command_fail(struct command *c, const struct outcome *outcome);
 void command_drop_later(struct command *c);
 void hop_unref(struct hop *h);
 

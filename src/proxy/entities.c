@@ -69,12 +69,15 @@ static void command_joins(struct command *c, struct slot *s)
 {
 	c->slot = s;
 	s->command_bytes += bytes_of_command(c);
+	if (!s->service->kind->stateful)
+		s->only = c;
 }
 
 static void command_leaves(struct command *c)
 {
 	must(c->slot->command_bytes >= bytes_of_command(c));
 	c->slot->command_bytes -= bytes_of_command(c);
+	c->slot->only = NULL;
 	c->slot = NULL;
 }
 
@@ -549,6 +552,19 @@ void entities_drain(struct entities *t, void (*done)(void *arg), void *arg)
 		slot_retire(CONTAINER_OF(n, struct slot, all));
 	}
 	drain_check(t);
+}
+
+/* By turns of the list, for a call's end may let other machines go. */
+void entities_break_off_streams(struct entities *t, const struct outcome *outcome)
+{
+	for (size_t left = t->count; left && !list_empty(&t->all); left--) {
+		struct slot *s = CONTAINER_OF(list_first(&t->all), struct slot, all);
+		struct command *c = s->only;
+		list_remove(&s->all);
+		list_push_back(&t->all, &s->all);
+		if (c && c->asked && (c->entity.streams_in || c->entity.streams_out))
+			command_fail(c, outcome);
+	}
 }
 
 /* By turns of the list, for a stream's end may let other machines go. */

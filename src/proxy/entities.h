@@ -43,6 +43,8 @@ void entities_half_close(struct command *c);
 void entities_hold(struct command *c);
 /* The proxy stops: ends the streams that only clients would end. */
 void entities_end_streams(struct entities *t);
+/* Ends the clients' streamed calls to kinds without state so. */
+void entities_break_off_streams(struct entities *t, const struct outcome *outcome);
 
 /* A spec has come into force: entities whose service has changed finish what they have and go. */
 void entities_take_over(struct entities *t, const struct spec *spec);

@@ -38,6 +38,7 @@ struct slot {
 	struct resident resident;
 	size_t bytes;	      /* that it holds, as stats count it */
 	size_t command_bytes; /* of its commands */
+	struct command *only; /* of a kind without state: the one that it is there for */
 	struct entity *machine;
 	struct spec *spec;
 	const struct spec_service *service;

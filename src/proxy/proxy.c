@@ -50,7 +50,7 @@ struct proxy {
 	bool probing, journal_there, journal_told;
 
 	bool calls_drained, events_drained;
-	struct loop_timer *grace;
+	struct loop_timer *grace, *patience;
 	void (*drained)(void *arg, bool clean);
 	void *drained_arg;
 };
@@ -208,6 +208,7 @@ static struct router *new_router(struct proxy *p)
 }
 
 static void on_grace(void *arg);
+static void on_patience(void *arg);
 
 struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 {
@@ -221,6 +222,7 @@ struct proxy *proxy_new(struct loop *loop, const struct proxy_config *config)
 								    : mem_xstrdup("");
 	p->probe = loop_timer_new(loop, probe, p);
 	p->grace = loop_timer_new(loop, on_grace, p);
+	p->patience = loop_timer_new(loop, on_patience, p);
 	p->journal = client_new(
 		loop,
 		&(struct client_config){.target = config->journal,
@@ -298,8 +300,17 @@ static void finish_drain(struct proxy *p, bool clean)
 		return;
 	p->life = DRAINED;
 	loop_timer_cancel(p->grace);
+	loop_timer_cancel(p->patience);
 	loop_timer_cancel(p->probe);
 	p->drained(p->drained_arg, clean);
+}
+
+/* The rest of the time is the entities'. */
+static void on_patience(void *arg)
+{
+	struct proxy *p = OBJ_CAST(struct proxy, arg, PROXY_MAGIC);
+	if (p->life == DRAINING_CALLS && !p->calls_drained)
+		router_break_off_streams(p->router);
 }
 
 static void on_grace(void *arg)
@@ -344,6 +355,7 @@ void proxy_drain(struct proxy *p, int64_t grace_ms, void (*done)(void *arg, bool
 	p->drained = done;
 	p->drained_arg = arg;
 	loop_timer_set(p->grace, grace_ms);
+	loop_timer_set(p->patience, grace_ms - grace_ms / 4);
 	function_quiet(p->function);
 	front_not_serving(p->front);
 	router_end_streams(p->router);
@@ -375,6 +387,7 @@ void proxy_free(struct proxy *p)
 	router_free(p->router);
 	loop_timer_free(p->probe);
 	loop_timer_free(p->grace);
+	loop_timer_free(p->patience);
 	mem_free(p->name_space);
 	p->magic = 0;
 	mem_free(p);

@@ -488,6 +488,12 @@ void router_report(struct router *r, struct span text)
 	r->config.report(r->config.report_arg, text);
 }
 
+void router_break_off_streams(struct router *r)
+{
+	entities_break_off_streams(r->entities, &(struct outcome){.code = GRPC_UNAVAILABLE,
+								  .message = SPAN("the proxy is being stopped")});
+}
+
 void router_end_streams(struct router *r)
 {
 	entities_end_streams(r->entities);

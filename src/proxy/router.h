@@ -88,6 +88,8 @@ void command_cancel(struct command *command);
 
 /* The proxy stops: streams of entities that only their clients would end come to an end with OK. */
 void router_end_streams(struct router *router);
+/* Its time to stop is nearly over: streamed calls to actions, which may have no end, are ended with UNAVAILABLE. */
+void router_break_off_streams(struct router *router);
 
 /* The spec in force; NULL before the first one was accepted. Borrowed: spec_ref() what is kept. */
 struct spec *router_spec(const struct router *router);

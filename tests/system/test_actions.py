@@ -10,7 +10,7 @@ import harness
 import kinds
 from entity import effect, metadata
 from kinds import ACT, ACT_TWO, EVENTS, VALUE, VALUE_TWO, Kinds, request, response, state
-from recorder import CANCEL
+from recorder import CANCEL, PATIENCE
 from records import Broken, HalfClose, Reset
 
 
@@ -616,3 +616,26 @@ def test_a_drain_waits_for_actions(stage):
     stage.answer_unary(stream, stage.act.reply(response("ok")))
     assert answer.result() == response("ok")
     assert stage.proxy.process.wait(30) == 0
+
+
+def test_streams_without_an_end_do_not_hold_up_a_drain(lab):
+    """One that was open, and one that opens meanwhile: they have three quarters of the time, the entities the rest."""
+    stage = Kinds(lab, options=["--drain-timeout", "4s"])
+    answers, first = begin_out(stage)
+    answer, entity, v = stage.begin_value()
+    entity.send(v.reply(1, response("ok")).message)
+    assert answer.result() == response("ok")
+    stage.proxy.process.terminate()
+    stage.proxy.wait_text("stopping")
+    first.send(stage.act.forward(ACT_TWO, "Watch", request()).message)
+    second = stage.call_of("handleStreamedOut")
+    second.expect(stage.act_two.first("Watch", request()), HalfClose())
+    second.send(stage.act_two.reply(response("on its way")).message)
+    assert next(answers) == response("on its way")
+    failed(answers, "UNAVAILABLE", "the proxy is being stopped")
+    for call in (first, second):
+        call.expect(Reset("proxy", CANCEL))
+    entity.expect(HalfClose())
+    entity.end(0)
+    assert stage.proxy.process.wait(PATIENCE) == 0
+    assert "not all calls" not in stage.proxy.text()

@@ -103,6 +103,12 @@ void entities_hold(struct command *c)
 	say("%s %.*s", c->holding ? "hold" : "unhold", SPAN_ARG(c->entity.name));
 }
 
+void entities_break_off_streams(struct entities *e, const struct outcome *outcome)
+{
+	(void)e;
+	(void)outcome;
+}
+
 void entities_end_streams(struct entities *e)
 {
 	(void)e;
