@@ -9,6 +9,7 @@
 #include "base/must.h"
 #include "base/plant.h"
 #include "journal/act.h"
+#include "journal/acts.h"
 #include "journal/incarnation.h"
 #include "journal/wire.h"
 
@@ -40,6 +41,7 @@ struct ledger {
 	ledger_spent_fn *on_spent;	    /* or NULL */
 	void *on_spent_arg;
 	bool may_be_missing; /* of what was read: others have compacted there */
+	bool confirming;     /* beginnings of sessions only confirm those that are known */
 	/* Of the batch that is decided; they are cuts when it is kept. */
 	struct ledger_cut {
 		uint64_t incarnation, fork;
@@ -285,6 +287,31 @@ static enum err_code load_streams(struct ledger *l, struct storage_reader *reade
 	return code;
 }
 
+static void drop_unconfirmed(struct ledger_session *s, void *arg)
+{
+	struct ledger *l = arg;
+	if (s->confirmed)
+		return;
+	s->live = false;
+	l->session_count--;
+	s->next_dead = l->dead;
+	l->dead = s;
+}
+
+/* Another process may have taken a session off the log while it was read, its beginning behind us and its end before
+ * we came to it: a beginning that is still there on a second look was not taken, so its end was not either. */
+static enum err_code confirm_sessions(struct ledger *l, struct storage_reader *reader, uint64_t head, struct err *err)
+{
+	if (l->session_count == 0 || plant("sessions-not-confirmed"))
+		return ERR_OK;
+	l->confirming = true;
+	enum err_code code = load_stream(l, reader, SPAN(SESSIONS_STREAM_NAME), 1u << RECORD_SESSION_BEGUN, head, err);
+	l->confirming = false;
+	if (!code)
+		ledger_each_session(l, drop_unconfirmed, l);
+	return code;
+}
+
 /* All kinds that are kept in the same streams as the i-th, if it is the first of them; else 0. */
 static uint32_t kinds_of_streams(const struct act_kind *kinds, size_t count, size_t i)
 {
@@ -315,6 +342,8 @@ enum err_code ledger_load(struct ledger *l, struct storage_reader *reader, uint6
 		else
 			code = load_stream(l, reader, streams, mask, head, err);
 	}
+	if (!code && storage_is_shared(reader->storage))
+		code = confirm_sessions(l, reader, head, err);
 	if (code)
 		return err_wrap(err, "the journal's own streams could not be read");
 	ledger_keep(l, head);
@@ -434,11 +463,15 @@ static struct ledger_session *session_copy(const struct ledger_session *of)
 
 void ledger_session_begin(struct ledger *l, const struct ledger_session *session)
 {
-	if (session_find(l, session->id))
+	struct ledger_session *s = session_find(l, session->id);
+	if (s)
+		s->confirmed = true;
+	if (s || l->confirming)
 		return; /* an id begins one session */
-	struct ledger_session *s = session_copy(session);
+	s = session_copy(session);
 	map_put(&l->sessions, span_of(s->id, sizeof(s->id)), s);
 	save(l, &l->session_count, sizeof(l->session_count))->made = s;
+	s->confirmed = false;
 	s->begun = l->record->position;
 	s->live = true;
 	l->session_count++;

@@ -28,6 +28,7 @@ typedef bool ledger_apply_fn(struct ledger *l, const struct ledger_record *recor
 struct ledger_session {
 	uint8_t id[RECORD_ID_BYTES];
 	bool live;
+	bool confirmed; /* by a second look, while the ledger is loaded */
 	uint64_t begun; /* position of the record */
 	uint32_t ttl_ms;
 	struct span address; /* where its process can be reached, or empty */

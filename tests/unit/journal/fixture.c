@@ -140,7 +140,18 @@ static enum err_code fake_read(struct storage_reader *r, const struct storage_qu
 {
 	if (fake_of(r->storage)->reads_fail)
 		return err_set(err, ERR_CORRUPT, "fake damage");
-	return storage_read(inner_of(r), q, out, ret, err);
+	enum err_code code = storage_read(inner_of(r), q, out, ret, err);
+	void (*after)(struct fake *) = fake_of(r->storage)->after_page;
+	if (!code && after && !ret->end) {
+		fake_of(r->storage)->after_page = NULL;
+		after(fake_of(r->storage));
+	}
+	return code;
+}
+
+static bool fake_is_shared(struct storage *s)
+{
+	return fake_of(s)->shared;
 }
 
 static enum err_code fake_snapshot(struct storage_reader *r, struct span stream, uint64_t at_sequence,
@@ -183,6 +194,7 @@ static const struct storage_ops fake_ops = {
 	.session_beat = fake_session_beat,
 	.reader_open = fake_reader_open,
 	.reader_close = fake_reader_close,
+	.is_shared = fake_is_shared,
 	.read = fake_read,
 	.snapshot = fake_snapshot,
 	.list = fake_list,

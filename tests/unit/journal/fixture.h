@@ -28,10 +28,12 @@ struct fake {
 	unsigned damaged_id;       /* look-ups that ask for it meet a damaged record; 0: none */
 	bool beats_fail;
 	bool reads_fail; /* reads find damage */
+	bool shared;     /* other processes may append, too */
 	bool unknown_writes;       /* UNKNOWN: written after all */
 	const char *refuse_stream; /* batches with a record of it are REFUSED */
 	void (*on_append)(struct fake *f, const struct storage_record *records, size_t count);
 	void (*on_moved)(struct fake *f); /* what another writer does meanwhile */
+	void (*after_page)(struct fake *f); /* once, after a page that is not the last */
 	void *arg;
 	size_t appends, lookups, last_count;
 };

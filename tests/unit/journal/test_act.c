@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 
+#include "base/limits.h"
 #include "base/must.h"
 #include "journal/act.h"
 #include "journal/incarnation.h"
@@ -272,6 +273,68 @@ Test(act, what_another_has_compacted_meanwhile_is_over)
 	cr_expect(run_one(&b, end_of(&b, 1), ERR_OK) == 0, "the session lives on");
 	cr_expect(run_one(&b, end_of(&b, 2), ERR_OK) == 1);
 	bench_close(&b);
+}
+
+/* A session that serves so much that four of them fill a page. */
+static void another_begins_large(struct fake *f, unsigned session)
+{
+	static char name[400];
+	PB(SessionBegun) pb = CAIRN__JOURNAL__V1__SESSION_BEGUN__INIT;
+	ProtobufCBinaryData services[700];
+	uint8_t id[RECORD_ID_BYTES];
+	struct buf data;
+	memset(name, 's', sizeof(name));
+	for (size_t i = 0; i < ARRAY_LEN(services); i++)
+		services[i] = (ProtobufCBinaryData){sizeof(name), (uint8_t *)name};
+	id_of(session, id);
+	pb.session = pb_bytes(span_of(id, sizeof(id)));
+	pb.services = services;
+	pb.n_services = ARRAY_LEN(services);
+	pb.ttl_ms = 1000;
+	buf_init(&data, MIB);
+	act_pack(&pb.base, &data);
+	fake_write_record(f, "$sessions", RECORD_SESSION_BEGUN, buf_span(&data));
+	buf_release(&data);
+}
+
+/* Another process's compaction: the first session, which ended at 6. */
+static void another_takes_the_first(struct fake *f)
+{
+	const struct storage_removal list[] = {{.position = 0}, {.position = 6}};
+	struct storage_reader *reader;
+	struct err err = {0};
+	cr_assert_eq(storage_reader_open(f->inner, &reader, &err), ERR_OK);
+	cr_assert_eq(storage_remove(reader, list, ARRAY_LEN(list), &err), ERR_OK, "%s", err.text);
+	storage_reader_close(reader);
+}
+
+Test(act, what_another_compacts_while_a_start_reads_is_over)
+{
+	struct fake *f = fake_new();
+	struct cuts *cuts = cuts_new();
+	struct ledger *l = ledger_new(cuts);
+	struct storage_reader *reader;
+	struct err err = {0};
+	uint8_t id[RECORD_ID_BYTES];
+	f->shared = true;
+	for (unsigned n = 1; n <= 6; n++)
+		another_begins_large(f, n);
+	another_ends(f);
+	f->after_page = another_takes_the_first;
+	cr_assert_eq(storage_reader_open(&f->base, &reader, &err), ERR_OK);
+	cr_assert_eq(ledger_load(l, reader, 7, &err), ERR_OK, "%s", err.text);
+	cr_assert(!f->after_page, "it was one page");
+	id_of(1, id);
+	cr_expect(!ledger_session(l, id), "a session that has ended lives");
+	for (unsigned n = 2; n <= 6; n++) {
+		id_of(n, id);
+		cr_expect(ledger_session(l, id) != NULL);
+	}
+	cr_expect(ledger_session_count(l) == 5);
+	storage_reader_close(reader);
+	ledger_free(l);
+	cuts_free(cuts);
+	storage_close(&f->base);
 }
 
 Test(act, facts_are_there_again_after_a_restart)
