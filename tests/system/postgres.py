@@ -26,7 +26,7 @@ def _as_postgres():
 class Postgres:
     """A primary, or a hot standby of another one."""
 
-    def __init__(self, lab, primary=None):
+    def __init__(self, lab, primary=None, connections=60):
         bins = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
         if not bins or not os.path.exists(bins[-1] + "/initdb"):
             pytest.skip("no Postgres server: apt-get install postgresql-15")
