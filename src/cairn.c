@@ -9,7 +9,7 @@
 
 static const struct cli_command *const commands[] = {
 	&cli_dev, &cli_append, &cli_read, &cli_tail, &cli_streams, &cli_stat,
-	&cli_truncate, &cli_delete, &cli_erase, &cli_retention, &cli_compact,
+	&cli_truncate, &cli_delete, &cli_erase, &cli_retention, &cli_compact, &cli_group,
 	&cli_checkpoint, &cli_prove, &cli_backup, &cli_restore, &cli_accept_loss,
 };
 

@@ -81,29 +81,12 @@ static const struct cli_column act_columns[] = {
 
 /* ---- asking --------------------------------------------------------------------------------------- */
 
-/* True: go on. What is to be done is said in the question. */
 static bool confirmed(const struct cli_command *self, const struct acts_options *o, const char *what,
 		      struct span name, enum cli_exit *ret_exit)
 {
-	char line[16] = "";
-
-	*ret_exit = CLI_USAGE;
-	if (!o->reason[0]) {
-		cli_usage(self, "say why, with --reason: it is recorded");
-		return false;
-	}
-	if (o->yes)
-		return true;
-	if (!isatty(STDIN_FILENO)) {
-		cli_usage(self, "there is no terminal to ask on: say --yes to %s %.*s", what, SPAN_ARG(name));
-		return false;
-	}
-	fprintf(stderr, "%s %.*s? This cannot be undone. Type yes: ", what, SPAN_ARG(name));
-	fflush(stderr);
-	if (fgets(line, sizeof(line), stdin) && strcmp(line, "yes\n") == 0)
-		return true;
-	fprintf(stderr, "nothing was done\n");
-	*ret_exit = CLI_FINDING;
+	if (o->reason[0])
+		return cli_confirmed(self, o->yes, what, name, ret_exit);
+	*ret_exit = cli_usage(self, "say why, with --reason: it is recorded");
 	return false;
 }
 

@@ -132,3 +132,24 @@ struct span *cli_split(const char *text, size_t *ret_count)
 	*ret_count = n;
 	return list;
 }
+
+bool cli_confirmed(const struct cli_command *self, bool yes, const char *what, struct span name,
+		   enum cli_exit *ret_exit)
+{
+	char line[16] = "";
+
+	if (yes)
+		return true;
+	if (!isatty(STDIN_FILENO)) {
+		*ret_exit = cli_usage(self, "there is no terminal to ask on: say --yes to %s %.*s", what,
+				      SPAN_ARG(name));
+		return false;
+	}
+	fprintf(stderr, "%s %.*s? This cannot be undone. Type yes: ", what, SPAN_ARG(name));
+	fflush(stderr);
+	if (fgets(line, sizeof(line), stdin) && strcmp(line, "yes\n") == 0)
+		return true;
+	fprintf(stderr, "nothing was done\n");
+	*ret_exit = CLI_FINDING;
+	return false;
+}

@@ -34,6 +34,7 @@ extern const struct cli_command cli_compact;
 extern const struct cli_command cli_delete;
 extern const struct cli_command cli_dev;
 extern const struct cli_command cli_erase;
+extern const struct cli_command cli_group;
 extern const struct cli_command cli_prove;
 extern const struct cli_command cli_read;
 extern const struct cli_command cli_restore;

@@ -52,6 +52,10 @@ void cli_args_release(struct cli_args *args);
 /* Prints "cairn COMMAND: ..." and where to find help; returns CLI_USAGE. */
 enum cli_exit cli_usage(const struct cli_command *self, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* Before something that cannot be undone, which is said in the question: an answer on a terminal, --yes elsewhere.
+ * False: nothing is to be done, and *ret_exit says how it ends. */
+bool cli_confirmed(const struct cli_command *self, bool yes, const char *what, struct span name,
+		   enum cli_exit *ret_exit);
 /* "a,b,c" as spans of text; mem_free() them. */
 struct span *cli_split(const char *text, size_t *ret_count);
 

@@ -464,7 +464,8 @@ static void act_on_group(struct group_call *gc)
 		act_append(gc);
 		return;
 	}
-	err_set(&err, ERR_CONFLICT, "nothing of the kind is parked in group \"%.*s\": `cairn group parked` shows what is",
+	err_set(&err, ERR_CONFLICT,
+		"nothing of the kind is parked in group \"%.*s\": `cairn group parked` shows what is",
 		SPAN_ARG(gc->names[gc->at]));
 	group_call_fail(gc, &err);
 }

@@ -1,6 +1,6 @@
 /* Records of sessions, grants and groups that nobody has a use for any more: both of a session that has ended, of each
- * slot all grants but the newest, of each partition of a group all offsets but the newest. Compaction takes them, so that a start reads what lives and not what ever was.
- * Private to src/journal. */
+ * slot all grants but the newest, of each partition of a group all offsets but the newest. Compaction takes them, so
+ * that a start reads what lives and not what ever was. Private to src/journal. */
 #ifndef CAIRN_JOURNAL_SPENT_H
 #define CAIRN_JOURNAL_SPENT_H
 

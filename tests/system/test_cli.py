@@ -301,3 +301,62 @@ def test_output_that_cannot_be_written_is_an_error(cairn, cairnd):
         done = subprocess.run([tools.program("cairn"), "read", "--journal", "127.0.0.1:%d" % cairnd.port],
                               stdout=full, stderr=subprocess.PIPE, timeout=30)
     assert done.returncode == 1 and b"standard output" in done.stderr
+
+
+@pytest.fixture
+def parked(cairnd):
+    """The group "mail|cart" has parked the first of two events of "cart|1", and is left."""
+    journal = Journal(cairnd.port)
+    journal.append(to_stream("cart|1", event("E", b"1"), event("E", b"2")), to_stream("cart|2", event("E", b"3")))
+    consumer = journal.consume("mail|cart", address="pod-1", category="cart")
+    first, _, other = consumer.take(3)
+    consumer.park(first, "cannot be read")
+    consumer.ack(other)
+    yield journal, consumer, first.position
+    journal.close()
+
+
+def test_groups_are_shown_with_what_they_have_left_to_do(cairn, parked):
+    journal, consumer, position = parked
+    (row,) = cairn("group", "list", "-o", "json").json()
+    assert (row["group"], row["partition"], row["partitions"], row["consumer"]) == ("mail|cart", 0, 1, "pod-1")
+    consumer.finish()
+    (row,) = cairn("group", "list", "mail", "-o", "jsonl").lines()
+    assert (row["waiting"], row["parked"], row["consumer"]) == (1, 1, "")
+    assert row["position"] + row["behind"] == journal.stat().head.position
+    (row,) = cairn("group", "lag", "mail|cart", "-o", "json").json()
+    assert (row["waiting"], row["parked"], row["consumers"], row["partitions"]) == (1, 1, 0, 1)
+    assert cairn("group", "parked", "mail|cart", "-o", "json").json() == [
+        {"stream": "cart|1", "state": "parked", "position": position}]
+    table = cairn("group", "list").out.decode().splitlines()
+    assert table[0].split() == ["GROUP", "PARTITION", "POSITION", "BEHIND", "WAITING", "PARKED", "CONSUMER"]
+    assert cairn("group", "list", "nobody", "-o", "json").json() == []
+
+
+def test_what_a_group_parked_is_replayed_skipped_and_parked(cairn, parked):
+    _, consumer, position = parked
+    replayed = cairn("group", "replay", "mail|cart", "--position", str(position), "--reason", "it was fixed",
+                     "-o", "json")
+    assert replayed.code == 0, replayed.err
+    (row,) = replayed.json()
+    assert (row["did"], row["group"], row["records"]) == ("replayed", "mail|cart", 1)
+    (again,) = consumer.take(1)
+    assert again.position == position
+    assert cairn("group", "park", "mail|cart", "--position", str(position), "--reason", "not yet").code == 0
+    assert cairn("group", "parked", "mail|cart", "-o", "json").json()[0]["position"] == position
+    skipped = cairn("group", "skip", "mail|cart", "--stream", "cart|1", "--reason", "of no use", "--yes", "-o", "json")
+    assert skipped.json()[0]["records"] == 1
+    (second,) = consumer.take(1)
+    assert second.body.data == b"2"
+    consumer.cancel()
+
+
+def test_groups_say_what_is_wrong(cairn, parked):
+    for arguments, code, text in (
+            ((), 2, "say what"), (("lost",), 2, "say what"), (("parked",), 2, "name the group"),
+            (("replay", "mail|cart"), 2, "--reason"), (("park", "mail|cart", "--reason", "r"), 2, "--position"),
+            (("skip", "mail|cart", "--reason", "r"), 2, "--yes"), (("lag", "nobody"), 1, "no such group"),
+            (("parked", "nobody"), 1, "no group"), (("replay", "nobody", "--reason", "r"), 1, "no group"),
+            (("replay", "mail|cart", "--stream", "cart|9", "--reason", "r"), 1, "parked")):
+        found = cairn("group", *arguments, input=b"")
+        assert found.code == code and text in found.err.decode(), (arguments, found.code, found.err)
