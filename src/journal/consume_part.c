@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/must.h"
+#include "base/plant.h"
 #include "journal/group_load.h"
 
 #define PART_WRITE_MS 5000
@@ -246,7 +247,7 @@ static bool part_page(struct consume_part *part)
 
 		if (record_next(&part->run, &entry, &whole, &err) || record_decode_trusted(entry, &v, &err))
 			break;
-		if (journal_group_partition_of(v.stream, cc->part_count) != part->index)
+		if (journal_group_partition_of(v.stream, cc->part_count) != part->index && !plant("partition-ignored"))
 			group_passed(part->hand, v.position + 1);
 		else if (group_offer(part->hand, v.position, v.stream) && buf_append_span(&out, whole))
 			err_set(&err, ERR_NOMEM, "no memory for a response");
@@ -299,7 +300,8 @@ void part_pump(struct consume_part *part)
 	struct consume_call *cc = part->call;
 	int64_t due_us;
 
-	if (part->state == PART_LEAVING && !group_is_busy(part->hand))
+	if (part->state == PART_LEAVING &&
+	    (!group_is_busy(part->hand) || plant("partition-given-back-while-open")))
 		part_give_back(part);
 	if (part->state != PART_ACTIVE || cc->half_closed)
 		return;

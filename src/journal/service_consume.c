@@ -12,7 +12,6 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/must.h"
-#include "base/plant.h"
 #include "base/random.h"
 #include "journal/group_load.h"
 

@@ -317,6 +317,27 @@ def test_partitions_are_shared_out(journal):
     first.cancel()
 
 
+def test_a_partition_is_given_back_when_nothing_of_it_is_open(journal):
+    names = [streams_of_partition(2, p, 1)[0] for p in (0, 1)]
+    fill(journal, *names)
+    first = journal.consume("g", partitions=2, address="first")
+    entries = first.take(2)
+    second = journal.consume("g")
+    assert second.until_held() == {0: "first", 1: "first"}
+    fill(journal, names[0])  # that partition stays, and goes on
+    assert stream_of(first.take(1)) == [(names[0], 0)]
+    first.ack(*[e for e in entries if e.header.stream == names[1]])
+    second.until_active()
+    assert second.partitions == [1]
+    fill(journal, names[1])
+    assert stream_of(second.take(1)) == [(names[1], 0)]  # what the first has done is not repeated
+    first.cancel()
+    while len(second.partitions) < 2:  # and it takes over, with what was open
+        second.response()
+    assert sorted(stream_of(second.take(2))) == [(names[0], 0), (names[0], 0)]
+    second.cancel()
+
+
 def test_who_waits_is_told_for_whom(journal):
     fill(journal, "a")
     first = journal.consume("g", address="first")
