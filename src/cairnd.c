@@ -163,7 +163,7 @@ static void http_metrics(struct app *app, struct http_exchange *x)
 
 	journal_measure(app->journal);
 	buf_init(&text, METRICS_TEXT_MAX);
-	if (metrics_render(&text, ""))
+	if (metrics_render(&text, "") || journal_service_metrics(app->service, &text))
 		http_text(x, 500, "text/plain; charset=utf-8", SPAN("out of memory\n"));
 	else
 		http_text(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_span(&text));

@@ -38,6 +38,7 @@ struct consume_part {
 	struct loop_timer *due, *write;
 	bool write_set, rewrite;
 	size_t told_waiting, told_parked; /* to the metrics */
+	struct group_place place;	  /* the same; while it is ACTIVE or LEAVING */
 };
 
 struct consume_call {

@@ -32,6 +32,8 @@ static void part_count(struct consume_part *part)
 
 	metric_add(METRIC_GROUP_WAITING, (int64_t)waiting - (int64_t)part->told_waiting);
 	metric_add(METRIC_GROUP_PARKED, (int64_t)parked - (int64_t)part->told_parked);
+	if (part->hand)
+		group_meter_set(&part->call->service->groups, &part->place, group_below(part->hand));
 	part->told_waiting = waiting;
 	part->told_parked = parked;
 }
@@ -115,6 +117,7 @@ static void part_stop(struct consume_part *part)
 		part_write(part);
 	if (part_is_on(part))
 		metric_add(METRIC_GROUP_PARTITIONS, -1);
+	group_meter_remove(&part->call->service->groups, &part->place);
 	group_free(part->hand);
 	part->hand = NULL;
 	part_count(part);
@@ -447,6 +450,8 @@ static void part_on_loaded(struct group_loaded *loaded, const struct err *err, v
 		part->acts_below = loaded->acts_below;
 		part->state = PART_ACTIVE;
 		metric_add(METRIC_GROUP_PARTITIONS, 1);
+		part->place = (struct group_place){.group = cc->group, .partition = part->index};
+		group_meter_add(&cc->service->groups, &part->place);
 		part_open(part, &why);
 		at = journal_cursor_at(cc->service->journal, group_below(part->hand));
 		if (why.code) {

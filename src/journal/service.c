@@ -54,6 +54,7 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 	s->magic = SERVICE_MAGIC;
 	s->journal = j;
 	s->loop_count = loop_count;
+	group_meter_init(&s->groups);
 	s->loops = mem_xalloc(loop_count * sizeof(*s->loops));
 	for (size_t i = 0; i < loop_count; i++) {
 		s->loops[i].loop = loops[i];
@@ -75,6 +76,12 @@ void journal_service_drain(struct journal_service *s)
 		mailbox_post(loop_mailbox(s->loops[i].loop), &s->loops[i].drain);
 }
 
+enum err_code journal_service_metrics(struct journal_service *s, struct buf *out)
+{
+	must(s->magic == SERVICE_MAGIC);
+	return group_meter_render(&s->groups, journal_head(s->journal), out);
+}
+
 void journal_service_free(struct journal_service *s)
 {
 	if (!s)
@@ -87,6 +94,7 @@ void journal_service_free(struct journal_service *s)
 		must(list_empty(&s->loops[i].consumers));
 	}
 	s->magic = 0;
+	group_meter_release(&s->groups);
 	mem_free(s->loops);
 	mem_free(s);
 }

@@ -21,6 +21,8 @@ struct journal_service *journal_service_new(struct journal *j, struct grpc_serve
 /* Ends subscriptions and, once all that they carried is answered, append streams, with UNAVAILABLE, so
  * that a drain does not wait for them. Any thread. */
 void journal_service_drain(struct journal_service *s);
+/* What the service alone knows, as Prometheus has it, behind what there is. Any thread. */
+enum err_code journal_service_metrics(struct journal_service *s, struct buf *out);
 void journal_service_free(struct journal_service *s); /* after the server; NULL is fine */
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "base/list.h"
+#include "journal/group_meter.h"
 #include "journal/service.h"
 #include "journal/wire.h"
 
@@ -25,6 +26,7 @@ struct journal_service {
 	struct journal *journal;
 	struct service_loop *loops;
 	size_t loop_count;
+	struct group_meter groups; /* that are consumed here */
 	struct grpc_method methods[26];
 };
 

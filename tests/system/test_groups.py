@@ -1,9 +1,11 @@
 """Consumer groups of cairnd, by a client that no one here wrote, on every backend."""
 
+import re
 import time
 
 import pytest
 
+import harness
 from journal_client import Journal, Refused, check_whole, event, pb, rec, to_stream
 from postgres import BACKENDS, storage_of
 
@@ -270,6 +272,27 @@ def test_groups_are_listed_with_their_lag(journal):
     assert (group.waiting, group.parked, group.consumer) == (1, 1, "")
     head = journal.stat().head.position
     assert group.position + group.behind == head and group.position > b1.position
+
+
+def test_metrics_tell_of_groups_that_are_consumed(cairnd, journal):
+    def metric(line):
+        text = harness.http_request(cairnd.port, "GET", "/metrics").body.decode()
+        found = re.search("^" + re.escape(line) + " (\\d+)$", text, re.M)
+        return found and int(found.group(1))
+
+    lag = 'cairn_group_lag_records{group="a \\"group\\"",partition="0"}'
+    fill(journal, "a", "b", "c")
+    consumer = journal.consume('a "group"')
+    a, b, c = consumer.take(3)
+    harness.eventually(lambda: metric(lag) == journal.stat().head.position, "it is behind by all there is")
+    consumer.ack(a, c)
+    consumer.park(b, "bad")
+    harness.eventually(lambda: metric("cairn_group_parked") == metric("cairn_group_waiting") == 1, "one is parked")
+    harness.eventually(lambda: metric(lag) < journal.stat().head.position - 2, "it is behind by less")
+    assert metric("cairn_group_partitions") == 1
+    consumer.finish()
+    harness.eventually(lambda: metric(lag) is None, "nobody consumes it")
+    assert metric("cairn_group_partitions") == metric("cairn_group_parked") == 0
 
 
 def streams_of_partition(partitions, partition, n=3):
