@@ -529,8 +529,9 @@ def test_whatever_is_appended_to_a_topic_is_delivered(listeners):
 
 
 def test_a_topic_can_be_followed(listeners):
-    with subprocess.Popen([tools.program("cairn"), "tail", "--category", "$topic-heard", "--from", "0", "-o", "jsonl",
-                           "--journal", "127.0.0.1:%d" % listeners.cairnd.port], stdout=subprocess.PIPE, text=True) as tail:
+    command = [tools.program("cairn"), "tail", "--category", "$topic-heard", "--from", "0", "-o", "jsonl", "--journal",
+               "127.0.0.1:%d" % listeners.cairnd.port]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
         listeners.cli("append", "$topic-heard|k", "hello", "--type", "greeting")
         row = json.loads(tail.stdout.readline())
         tail.terminate()
