@@ -70,10 +70,10 @@ static enum err_code render_place(const struct group_place *place, uint64_t lag,
 
 enum err_code group_meter_render(struct group_meter *m, uint64_t head, struct buf *out)
 {
-	enum err_code code = buf_printf(
-		out, "# HELP " NAME " Records of the journal, of whatever stream, that come after the place of a group "
-		     "that is consumed here; without labels, the most of those that have no line of their own.\n"
-		     "# TYPE " NAME " gauge\n");
+	enum err_code code =
+		buf_printf(out, "# HELP " NAME " Records of the journal, of whatever stream, that come after the place "
+				"of a group that is consumed here; without labels, the most of those that have no line "
+				"of their own.\n# TYPE " NAME " gauge\n");
 	uint64_t others = 0;
 	size_t n = 0;
 

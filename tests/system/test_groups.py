@@ -361,6 +361,35 @@ def test_a_partition_is_given_back_when_nothing_of_it_is_open(journal):
     second.cancel()
 
 
+def test_consumers_on_two_servers_share_a_group_and_follow_either_ones_acts(lab):
+    storage = storage_of(lab, "postgres")
+    servers = [lab.cairnd(storage, name="cairnd-%d" % i) for i in (1, 2)]
+    one, two = [Journal(server.port, timeout=30) for server in servers]
+    names = [streams_of_partition(2, p, 1)[0] for p in (0, 1)]
+    first = one.consume("g", partitions=2, address="first")
+    first.until_active()
+    second = two.consume("g", address="second")
+    second.until_active()
+    assert {p.consumer for p in one.groups("g")} == {"first", "second"}
+    fill(one, *names * 2)
+    theirs = second.take(2)
+    mine = names[second.partitions[0]]
+    assert [e.header.stream for e in theirs] == [mine, mine]
+    second.park(theirs[0], "bad")
+    assert parked(one, "g") == [(mine, theirs[0].position)]
+    assert one.act_on_group("g", "REPLAY") == 1  # by the server that the consumer is not on
+    assert [e.position for e in finish_all(second, 2)] == [e.position for e in theirs]
+    servers[1].kill()  # its session runs out, then the other has all
+    while len(set(first.partitions)) < 2:
+        first.response()
+    fill(one, mine)
+    while stream_of(first.take(1)) != [(mine, 0)]:
+        pass  # what the other had not written down comes again
+    first.cancel()
+    for journal in one, two:
+        journal.close()
+
+
 def test_who_waits_is_told_for_whom(journal):
     fill(journal, "a")
     first = journal.consume("g", address="first")
