@@ -85,11 +85,15 @@ class Client(threading.Thread):
                 stream.send(n, *streams)
             stream.half_close()
             answers, status = stream.rest()
+            sent, answered = set(waiting), [a.request for a in answers]
             for a in answers:
                 assert not a.HasField("refusal") or a.refusal.code == 14, a.refusal
                 if not a.HasField("refusal"):
                     self.keep(waiting.pop(a.request), a)
-            assert status == "OK" and not waiting or status in ("UNAVAILABLE", "CANCELLED") or waiting, status
+            # Each is answered once at most, whatever happens; all of them are when it ends well.
+            assert len(answered) == len(set(answered)) and set(answered) <= sent, answered
+            assert status in ("OK", "UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"), status
+            assert status != "OK" or set(answered) == sent, "it ended well without %r" % (sent - set(answered))
             self.repeats += bool(waiting)
 
 
