@@ -5,7 +5,10 @@
 #include <stdio.h>
 
 #include "base/endian.h"
+#include "base/limits.h"
+#include "base/random.h"
 #include "fault.h"
+#include "tests/unit/scale.h"
 
 static bool is_segment(const char *path)
 {
@@ -68,6 +71,64 @@ Test(damage, every_changed_bit_is_found_and_named)
 		}
 	}
 	cr_assert_gt(bits, 8000u);
+	fault_must_open(&f);
+	fault_release(&f);
+}
+
+/* A log of at least so many bytes in segments of this size, closed cleanly; returns the first one's path. */
+static void make_large_log(struct fault *f, uint64_t segment_bytes, size_t bytes, size_t data_bytes, char path[128])
+{
+	const char *paths[8];
+	fault_init(f, 9);
+	f->options.segment_bytes = segment_bytes;
+	fault_must_open(f);
+	for (size_t made = 0; made <= bytes; made += data_bytes)
+		cr_assert_eq(fault_append(f, 1, data_bytes), STORAGE_OK);
+	fault_close(f);
+	simdisk_cut_all(f->disk);
+	segments_of(f, paths);
+	snprintf(path, 128, "%s", paths[0]);
+}
+
+static void flip(struct fault *f, const char *path, size_t bit)
+{
+	size_t n;
+	uint8_t *bytes = simdisk_bytes(f->disk, path, &n);
+	bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	fault_delete_index(f);
+	enum err_code code = fault_open(f);
+	cr_assert_eq(code, ERR_CORRUPT, "%s: bit %zu of byte %zu: %s", path, bit % 8, bit / 8, f->err.text);
+	cr_assert(strstr(f->err.text, path) && strstr(f->err.text, "byte "), "%s", f->err.text);
+	bytes = simdisk_bytes(f->disk, path, &n);
+	bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+}
+
+/* Every bit when it is scaled by 10, as in a soak; else one in eleven. */
+Test(damage, every_changed_bit_of_a_segment_of_16_kib_is_found)
+{
+	struct fault f;
+	char path[128];
+	size_t n, flips = 0, step = test_scaled(10) >= 100 ? 1 : test_scaled(10) >= 10 ? 11 : 110;
+	make_large_log(&f, 16 * KIB, 24 * KIB, 700, path);
+	simdisk_bytes(f.disk, path, &n);
+	cr_assert_geq(n, 15 * KIB);
+	for (size_t bit = (size_t)(random_u64() % step); bit < 8 * n; bit += step, flips++)
+		flip(&f, path, bit);
+	fault_must_open(&f);
+	fault_release(&f);
+	printf("# %zu bits of a segment of %zu bytes\n", flips, n);
+}
+
+Test(damage, random_bits_of_a_segment_of_64_mib_are_found)
+{
+	struct fault f;
+	char path[128];
+	size_t n, flips = test_scaled(100);
+	make_large_log(&f, 64 * MIB, 65 * MIB, 256 * KIB, path);
+	simdisk_bytes(f.disk, path, &n);
+	cr_assert_geq(n, 63 * MIB);
+	for (size_t i = 0; i < flips; i++)
+		flip(&f, path, (size_t)(random_u64() % (8 * n)));
 	fault_must_open(&f);
 	fault_release(&f);
 }
