@@ -109,6 +109,7 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
         own.close()
     writer = threading.Thread(target=go_on)
     writer.start()
+    harness.eventually(lambda: journal.stat().head.position > 100, "somebody appends meanwhile")
     try:
         said = cairn("backup", "b").stderr
     finally:
@@ -116,7 +117,7 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
         writer.join()
     count = int(re.search(r"backed up: (\d+) records", said).group(1))
     was = raw(journal)[:count]
-    assert count >= 90 and any(b"m" in e for e in raw(journal))
+    assert count >= 100
     kept = journal.read(stream="cart|3")
     uri = storage_of(lab, target, "restored")
     said = cairn("restore", "b", "--storage", uri, "--reason", "moved").stderr
