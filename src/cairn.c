@@ -19,7 +19,7 @@ static void print_help(FILE *out)
 	      "Runs functions on a Cairn journal, and shows what happened in it.\n\n",
 	      out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+		fprintf(out, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
 	fputs("\n`cairn COMMAND --help` tells a command's options. Exit codes: 0 ok, 1 finding, 2 usage, "
 	      "3 unreachable, 4 integrity.\n",
 	      out);

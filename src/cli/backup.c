@@ -241,7 +241,7 @@ static enum cli_exit backup_run(int argc, char *const argv[])
 
 const struct cli_command cli_backup = {
 	.name = "backup",
-	.summary = "Write a journal to a file, while it serves",
+	.summary = "write a journal to a file, while it serves",
 	.run = backup_run,
 	.words = "FILE|-",
 };
@@ -337,7 +337,7 @@ static enum cli_exit restore_run(int argc, char *const argv[])
 
 const struct cli_command cli_restore = {
 	.name = "restore",
-	.summary = "Put a backup into an empty store",
+	.summary = "put a backup into an empty store",
 	.run = restore_run,
 	.words = "FILE",
 };
@@ -382,6 +382,6 @@ static enum cli_exit accept_loss_run(int argc, char *const argv[])
 
 const struct cli_command cli_accept_loss = {
 	.name = "accept-loss",
-	.summary = "Go on with a database that lost acknowledged history",
+	.summary = "go on with a database that has lost acknowledged history",
 	.run = accept_loss_run,
 };
