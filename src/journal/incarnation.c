@@ -4,6 +4,7 @@
 #include "journal/incarnation.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/limits.h"
 #include "base/mem.h"
@@ -25,12 +26,14 @@ struct cuts {
 	pthread_mutex_t lock;
 	struct cut *list; /* by incarnation */
 	size_t n;
+	atomic_ullong newest; /* asked for with every answer */
 };
 
 struct cuts *cuts_new(void)
 {
 	struct cuts *c = mem_xalloc(sizeof(*c));
 	must(pthread_mutex_init(&c->lock, NULL) == 0);
+	atomic_init(&c->newest, 1);
 	return c;
 }
 
@@ -48,27 +51,20 @@ static pthread_mutex_t *lock_of(const struct cuts *c)
 	return (pthread_mutex_t *)(uintptr_t)&c->lock;
 }
 
-static uint64_t newest(const struct cuts *c)
-{
-	return c->n ? c->list[c->n - 1].incarnation : 1;
-}
-
 void cuts_add(struct cuts *c, uint64_t incarnation, uint64_t fork)
 {
 	pthread_mutex_lock(lock_of(c));
-	if (incarnation > newest(c)) {
+	if (incarnation > atomic_load(&c->newest)) {
 		c->list = mem_xrealloc(c->list, (c->n + 1) * sizeof(*c->list));
 		c->list[c->n++] = (struct cut){incarnation, fork};
+		atomic_store(&c->newest, incarnation);
 	}
 	pthread_mutex_unlock(lock_of(c));
 }
 
 uint64_t cuts_incarnation(const struct cuts *c)
 {
-	pthread_mutex_lock(lock_of(c));
-	uint64_t incarnation = newest(c);
-	pthread_mutex_unlock(lock_of(c));
-	return incarnation;
+	return atomic_load(&c->newest);
 }
 
 uint64_t cuts_fork_of(const struct cuts *c, uint64_t incarnation)
@@ -78,7 +74,7 @@ uint64_t cuts_fork_of(const struct cuts *c, uint64_t incarnation)
 	for (size_t i = 0; i < c->n; i++)
 		if (c->list[i].incarnation > incarnation && c->list[i].fork < fork)
 			fork = c->list[i].fork;
-	if (incarnation > newest(c))
+	if (incarnation > atomic_load(&c->newest))
 		fork = 0;
 	pthread_mutex_unlock(lock_of(c));
 	return fork;
