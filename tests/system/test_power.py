@@ -1,16 +1,21 @@
 """Real power cuts: cairnd on an ext4 of its own, whose device stops under load without a flush (the file system's own
-shutdown). What was synced is there after a remount, the rest is gone; nothing that was acknowledged may be among it."""
+shutdown). What was synced is there after a remount, the rest is gone; nothing that was acknowledged may be among it.
+
+cairnd is stopped before the cut: a sync that is under way when the file system is shut down may be told that it has
+succeeded (a bare loop of write and fdatasync loses its last one in one cut out of ten, on Linux 6.18)."""
 
 import fcntl
 import os
+import pathlib
 import random
+import signal
 import struct
 import subprocess
 import threading
 
 import pytest
 
-from harness import scaled
+from harness import eventually, scaled
 from test_kill import CLIENTS, SEED, Client, check_clients
 
 CUTS = 3
@@ -59,6 +64,13 @@ def disk(lab):
     tool("umount", it.folder)
 
 
+def stop_all(pid):
+    """Every thread stands still, and no call into the kernel is under way."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = pathlib.Path("/proc/%d/task" % pid)
+    eventually(lambda: all(t.read_text().rsplit(") ", 1)[1][0] == "T" for t in tasks.glob("*/stat")), "it is stopped")
+
+
 def test_a_power_cut_loses_nothing_that_was_acknowledged(lab, disk):
     cairnd = lab.cairnd("file:%s" % (disk.folder / "data"))
     stop = threading.Event()
@@ -72,6 +84,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(lab, disk):
             wanted = told() + chance.randrange(200, 4000)
             while told() < wanted and not any(c.failure for c in clients):
                 stop.wait(0.001)
+            stop_all(cairnd.pid)
             disk.cut()
             cairnd.kill()
             disk.again()
