@@ -75,10 +75,11 @@ static enum err_code put_frame(struct backup_writer *w, uint8_t kind, struct spa
 	must(payload.n <= PAYLOAD_MAX);
 	put_le32(head + 1, (uint32_t)payload.n);
 	put_le32(head + 5, frame_crc(w->offset, head, payload));
-	if (w->write(w->arg, span_of(head, sizeof(head)), err) || w->write(w->arg, payload, err))
-		return err->code;
-	w->offset += sizeof(head) + payload.n;
-	return ERR_OK;
+	enum err_code code = w->write(w->arg, span_of(head, sizeof(head)), err);
+	if (!code)
+		code = w->write(w->arg, payload, err);
+	w->offset += code ? 0 : sizeof(head) + payload.n;
+	return code;
 }
 
 static enum err_code put_message(struct backup_writer *w, uint8_t kind, const ProtobufCMessage *message,
@@ -119,10 +120,9 @@ enum err_code backup_begin(struct backup_writer *w, const struct backup_head *he
 	PB(BackupHead) pb = CAIRN__JOURNAL__V1__BACKUP_HEAD__INIT;
 	pb.journal_id = pb_bytes(span_of(head->journal_id, sizeof(head->journal_id)));
 	pb.incarnation = head->incarnation;
-	if (w->write(w->arg, MAGIC, err))
-		return err->code;
+	enum err_code code = w->write(w->arg, MAGIC, err);
 	w->offset = MAGIC.n;
-	return put_message(w, 'H', &pb.base, err);
+	return code ? code : put_message(w, 'H', &pb.base, err);
 }
 
 static enum err_code add_leaf(struct leaf_sum *sum, const struct record_view *record, struct err *err)
@@ -138,18 +138,22 @@ static enum err_code add_leaf(struct leaf_sum *sum, const struct record_view *re
 
 enum err_code backup_add(struct backup_writer *w, const struct record_view *record, struct span entry, struct err *err)
 {
-	if (add_leaf(&w->sum, record, err))
-		return err->code;
-	if (w->run.n > 0 && w->run.n + entry.n > RUN_BYTES && flush(w, err))
-		return err->code;
+	enum err_code code = add_leaf(&w->sum, record, err);
+	if (!code && w->run.n > 0 && w->run.n + entry.n > RUN_BYTES)
+		code = flush(w, err);
+	if (code)
+		return code;
 	return buf_append_span(&w->run, entry) ? err_set(err, ERR_NOMEM, "no memory for a backup's records") : ERR_OK;
 }
 
 enum err_code backup_finish(struct backup_writer *w, const struct backup_end *end, struct err *err)
 {
 	PB(BackupEnd) pb = CAIRN__JOURNAL__V1__BACKUP_END__INIT;
-	if (check_end(&w->sum, end, err) || flush(w, err))
-		return err->code;
+	enum err_code code = check_end(&w->sum, end, err);
+	if (!code)
+		code = flush(w, err);
+	if (code)
+		return code;
 	pb.records = end->records;
 	pb.root = pb_bytes(span_of(end->root, sizeof(end->root)));
 	pb.checkpoint = pb_bytes(end->checkpoint);
