@@ -261,8 +261,6 @@ def test_who_had_read_further_is_told(lab, backend):
     cairn("restore", "b", "--storage", uri, "--reason", "the disk is gone")
     first.kill()
     second = lab.cairnd(uri, name="cairnd-2", port=first.port)
-    harness.eventually(lambda: not tail.alive(), "the one that has read on ends")
-    assert tail.process.returncode == 1 and "the same up to position 10" in tail.text(), tail.text()
     journal.close()
     journal = Journal(second.port)
     journal.append(to_stream("s", event(data=b"another 10")))
@@ -279,3 +277,5 @@ def test_who_had_read_further_is_told(lab, backend):
         assert [e.body.data for e in entries] == [b"another 10"]
     assert journal.read(from_cursor=journal.stat().head) == []
     journal.close()
+    harness.eventually(lambda: not tail.alive(), "the one that has read on ends")
+    assert tail.process.returncode == 1 and "the same up to position 10" in tail.text(), tail.text()
