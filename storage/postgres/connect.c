@@ -351,6 +351,11 @@ static enum err_code connect_once(struct pg_conn *conn, struct err *err)
 		code = pg_make_ready(conn, false, err);
 	if (!code)
 		code = check_journal(conn, err);
+	/* Everything is read in the order of an index. While statistics are old the planner would rather sort all of
+	 * the log that is left, for each page; and what it then takes for expensive it compiles, for longer than it
+	 * runs. */
+	if (!code && pg_run(conn, "SET enable_sort = off; SET jit = off", err) != PG_DONE)
+		code = err->code;
 	if (code)
 		pg_disconnect(conn);
 	return code;
