@@ -12,7 +12,7 @@ import model
 import tools
 from crdt import Crdt, pncounter, vote
 from entity import Action, Entity, Value, effect, pack
-from journal_client import Journal
+from journal_client import Journal, rec
 from recorder import ACTION, CRDT_HANDLE, PATIENCE
 from records import End, FromFunction, HalfClose, ToFunction
 from reflection import Api
@@ -389,7 +389,13 @@ def test_a_restart_of_everything_loses_nothing(kit):
     delivered = kit.rec.stream(ACTION + "handleUnary")
     delivered.expect(ToFunction(), HalfClose(), FromFunction(), End(0))
     journal = Journal(JOURNAL)
-    harness.eventually(lambda: journal.list_streams(prefix="$group-").streams, "the group's place is kept", pause=0.1)
+    emitted_at = journal.read(category="eventlogeventing-one")[-1].position
+
+    def kept():
+        offsets = [journal.read(stream=s.name)[-1] for s in journal.list_streams(prefix="$group-").streams
+                   if s.name.endswith("|eventlogeventing-one")]
+        return any(rec.GroupOffset.FromString(e.body.data).position > emitted_at for e in offsets)
+    harness.eventually(kept, "the group's place behind it is kept", pause=0.1)
     kit.rec.forgive(lambda r: True)
     for process in (kit.proxy, kit.journal, kit.function):
         process.kill()
