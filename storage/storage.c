@@ -201,8 +201,8 @@ static size_t check_batch(uint64_t expected_head, const struct storage_record *r
 	return bytes;
 }
 
-enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
-				    const struct storage_record *records, size_t count, struct err *err)
+static enum storage_outcome append(struct storage *s, uint64_t expected_head, const struct storage_record *records,
+				   size_t count, struct err *err)
 {
 	must(s);
 	must(err);
@@ -228,6 +228,23 @@ enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
 	default: unreachable_state("storage outcome");
 	}
 	return outcome;
+}
+
+enum storage_outcome storage_append(struct storage *s, uint64_t expected_head,
+				    const struct storage_record *records, size_t count, struct err *err)
+{
+	/* Half an append is never made durable. */
+	must(count == 0 || (records[count - 1].last_of_append && !records[count - 1].removed));
+	return append(s, expected_head, records, count, err);
+}
+
+enum storage_outcome storage_restore(struct storage *s, uint64_t expected_head,
+				     const struct storage_record *records, size_t count, struct err *err)
+{
+	must(s);
+	must(s->ops->restored);
+	must(count > 0);
+	return append(s, expected_head, records, count, err);
 }
 
 enum err_code storage_session_beat(struct storage *s, enum storage_beat beat,

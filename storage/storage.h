@@ -201,8 +201,7 @@ typedef enum err_code storage_session_beat_fn(struct storage *s, enum storage_be
 					      struct storage_session *sessions, size_t count,
 					      struct err *err);
 /* A reader's own handle; any thread may open one, then one thread at a time uses it. */
-typedef enum err_code storage_reader_open_fn(struct storage *s, struct storage_reader **ret,
-					     struct err *err);
+typedef enum err_code storage_reader_open_fn(struct storage *s, struct storage_reader **ret, struct err *err);
 typedef void storage_reader_close_fn(struct storage_reader *r);
 /* Appends to *out; out's maximum must allow max_bytes and one record more. ERR_CORRUPT names the place. */
 typedef enum err_code storage_read_fn(struct storage_reader *r, const struct storage_query *q,
@@ -215,13 +214,12 @@ typedef enum err_code storage_snapshot_fn(struct storage_reader *r, struct span 
 					  struct buf *out, struct err *err);
 /* Streams whose name begins with prefix, by bytes, from `after` (exclusive; empty: the first) on; both are valid
  * UTF-8. Sets *ret_count <= max. */
-typedef enum err_code storage_list_fn(struct storage_reader *r, struct span prefix, struct span after,
-				      size_t max, struct arena *a, struct storage_stream_info *ret,
-				      size_t *ret_count, struct err *err);
+typedef enum err_code storage_list_fn(struct storage_reader *r, struct span prefix, struct span after, size_t max,
+				      struct arena *a, struct storage_stream_info *ret, size_t *ret_count,
+				      struct err *err);
 /* One stream's facts for a reader (below_position bounds nothing here: as of now). */
 typedef enum err_code storage_stat_fn(struct storage_reader *r, struct span stream, struct arena *a,
-				      struct storage_stream_info *ret, bool *ret_exists,
-				      struct err *err);
+				      struct storage_stream_info *ret, bool *ret_exists, struct err *err);
 
 /* The unit that holds the position, which is below the head. */
 typedef enum err_code storage_unit_fn(struct storage_reader *r, uint64_t position, struct storage_unit *ret,
@@ -286,6 +284,8 @@ void storage_close(struct storage *s); /* NULL is fine */
 storage_head_fn storage_head;
 storage_lookup_fn storage_lookup;
 storage_append_fn storage_append;
+/* To a store opened with config.restore: also of removed records, also of a part of an append. */
+storage_append_fn storage_restore;
 storage_session_beat_fn storage_session_beat;
 storage_reader_open_fn storage_reader_open;
 void storage_reader_close(struct storage_reader *r); /* NULL is fine */

@@ -29,7 +29,7 @@ static enum err_code flush(struct restoring *g, struct err *err)
 	struct err why = {0};
 	if (g->count == 0)
 		return ERR_OK;
-	enum storage_outcome outcome = storage_append(g->storage, g->batch[0].position, g->batch, g->count, &why);
+	enum storage_outcome outcome = storage_restore(g->storage, g->batch[0].position, g->batch, g->count, &why);
 	if (outcome != STORAGE_OK)
 		return err_set(err, why.code ? why.code : ERR_CONFLICT, "%s",
 			       why.code ? why.text : "somebody else has written to the store meanwhile");
