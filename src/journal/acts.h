@@ -152,13 +152,15 @@ enum err_code journal_compact(struct journal *j, struct span actor, struct mailb
 /* ---- consumer groups ------------------------------------------------------------------------- */
 
 #define GROUP_STREAM_PREFIX "$group-"   /* and the group's name: its offsets; also the name of its service */
-#define PARKED_STREAM_PREFIX "$parked-" /* and the group's name */
 #define GROUP_STREAM_BYTES (16 + LIMIT_GROUP_NAME_BYTES)
 
 struct group_mark; /* group.h */
 enum err_code journal_group_check(struct span group, struct err *err); /* its name */
 /* Of the offsets of a partition, into the buffer of GROUP_STREAM_BYTES. */
 struct span journal_group_stream(struct span group, uint32_t partition, char *buf);
+/* `$parked-NAME`, where it is recorded what is parked and what people decide about it; into such a buffer, too. */
+struct span journal_parked_stream(struct span group, char *buf);
+#define PARKED_STREAM_KINDS (UINT32_C(1) << RECORD_PARKED | UINT32_C(1) << RECORD_GROUP_ACT)
 /* In which partition a stream is. */
 uint32_t journal_group_partition_of(struct span stream, uint32_t partitions);
 

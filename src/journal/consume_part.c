@@ -16,7 +16,6 @@
 #define PART_WRITE_MS 5000
 #define PART_WINDOW 100
 #define EVENTS (UINT32_C(1) << RECORD_EVENT)
-#define ACTS (UINT32_C(1) << RECORD_PARKED | UINT32_C(1) << RECORD_GROUP_ACT)
 
 static bool part_is_on(const struct consume_part *part)
 {
@@ -33,7 +32,7 @@ static void part_count(struct consume_part *part)
 	metric_add(METRIC_GROUP_WAITING, (int64_t)waiting - (int64_t)part->told_waiting);
 	metric_add(METRIC_GROUP_PARKED, (int64_t)parked - (int64_t)part->told_parked);
 	if (part->hand)
-		group_meter_set(&part->call->service->groups, &part->place, group_below(part->hand));
+		group_meter_set(&part->place, group_below(part->hand));
 	part->told_waiting = waiting;
 	part->told_parked = parked;
 }
@@ -411,13 +410,12 @@ static void part_open(struct consume_part *part, struct err *err)
 	struct consume_call *cc = part->call;
 	struct mailbox *mailbox = loop_mailbox(cc->loop->loop);
 	char name[GROUP_STREAM_BYTES];
-	int n = snprintf(name, sizeof(name), PARKED_STREAM_PREFIX "%.*s", SPAN_ARG(cc->group));
 	struct journal_query q = {.source = STORAGE_STREAM,
-				  .name = span_of(name, (size_t)n),
+				  .name = journal_parked_stream(cc->group, name),
 				  .live = true,
 				  .from = FROM_POSITION,
 				  .from_value = part->acts_below,
-				  .kinds = ACTS};
+				  .kinds = PARKED_STREAM_KINDS};
 	struct span *spans;
 
 	if (journal_read_open(cc->service->journal, &q, mailbox, part_on_acts, part, &part->acts, err))

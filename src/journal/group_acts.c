@@ -10,6 +10,7 @@
 #include "journal/act.h"
 #include "journal/acts.h"
 #include "journal/group.h"
+#include "journal/group_load.h"
 #include "journal/wire.h"
 
 /* An act whose data is known when it is asked for. */
@@ -93,16 +94,16 @@ struct span journal_group_stream(struct span group, uint32_t partition, char *bu
 	return span_of(buf, (size_t)n);
 }
 
+struct span journal_parked_stream(struct span group, char *buf)
+{
+	int n = snprintf(buf, GROUP_STREAM_BYTES, "$parked-%.*s", SPAN_ARG(group));
+	must(n > 0 && (size_t)n < GROUP_STREAM_BYTES);
+	return span_of(buf, (size_t)n);
+}
+
 uint32_t journal_group_partition_of(struct span stream, uint32_t partitions)
 {
 	return record_crc32c(0, stream) % partitions;
-}
-
-static struct span parked_stream(struct span group, char *buf)
-{
-	int n = snprintf(buf, GROUP_STREAM_BYTES, PARKED_STREAM_PREFIX "%.*s", SPAN_ARG(group));
-	must(n > 0 && (size_t)n < GROUP_STREAM_BYTES);
-	return span_of(buf, (size_t)n);
 }
 
 /* ---- offsets --------------------------------------------------------------------------------- */
@@ -139,7 +140,7 @@ enum err_code journal_group_make_new(const struct journal *j, struct span group,
 	return act_append_new(j, &act, ret, ret_refusal);
 }
 
-static void mark_to(const struct group_mark *mark, PB(GroupWaiting) *ret)
+void group_mark_to(const struct group_mark *mark, PB(GroupWaiting) *ret)
 {
 	cairn__journal__v1__group_waiting__init(ret);
 	ret->stream = pb_bytes(mark->stream);
@@ -170,7 +171,7 @@ enum err_code journal_group_offset_new(const struct journal *j, const struct jou
 	PB(GroupWaiting) *waiting = mem_xalloc((n + 1) * sizeof(*waiting));
 	PB(GroupWaiting) **pointers = mem_xalloc((n + 1) * sizeof(PB(GroupWaiting) *));
 	for (size_t i = 0; i < n; i++) {
-		mark_to(&offset->marks[i], &waiting[i]);
+		group_mark_to(&offset->marks[i], &waiting[i]);
 		pointers[i] = &waiting[i];
 	}
 	pb.group = pb_bytes(offset->group);
@@ -214,8 +215,8 @@ enum err_code journal_park_new(const struct journal *j, const struct journal_par
 	pb.stream = pb_bytes(park->stream);
 	pb.reason = pb_bytes(park->reason);
 	pb.goes_on = park->goes_on;
-	return append_one(j, &pb.base, RECORD_PARKED, parked_stream(park->group, stream), fence, (struct span){0},
-			  ret, ret_refusal);
+	return append_one(j, &pb.base, RECORD_PARKED, journal_parked_stream(park->group, stream), fence,
+			  (struct span){0}, ret, ret_refusal);
 }
 
 enum err_code journal_group_act_new(const struct journal *j, const struct journal_group_act *request,
@@ -234,6 +235,6 @@ enum err_code journal_group_act_new(const struct journal *j, const struct journa
 	}
 	pb.reason = pb_bytes(request->reason);
 	pb.goes_on = request->goes_on;
-	return append_one(j, &pb.base, RECORD_GROUP_ACT, parked_stream(request->group, stream), NULL,
+	return append_one(j, &pb.base, RECORD_GROUP_ACT, journal_parked_stream(request->group, stream), NULL,
 			  request->actor, ret, ret_refusal);
 }

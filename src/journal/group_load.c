@@ -131,11 +131,10 @@ void group_take_act(struct group *g, const struct record_view *record, uint32_t 
 static enum err_code load_acts(struct loading *l, struct storage_reader *reader, uint64_t head)
 {
 	char name[GROUP_STREAM_BYTES];
-	int n = snprintf(name, sizeof(name), PARKED_STREAM_PREFIX "%.*s", SPAN_ARG(l->what.group));
 	struct storage_query q = {.source = STORAGE_STREAM,
-				  .name = span_of(name, (size_t)n),
+				  .name = journal_parked_stream(l->what.group, name),
 				  .from = l->loaded.acts_below,
-				  .kinds = UINT32_C(1) << RECORD_PARKED | UINT32_C(1) << RECORD_GROUP_ACT,
+				  .kinds = PARKED_STREAM_KINDS,
 				  .below_position = head,
 				  .max_bytes = PAGE_BYTES};
 	struct storage_page page = {0};

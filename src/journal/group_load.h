@@ -9,6 +9,7 @@
 
 #include "journal/acts.h"
 #include "journal/group.h"
+#include "journal/wire.h"
 
 struct group_load {
 	struct span group;
@@ -30,5 +31,8 @@ void group_load(struct journal *j, const struct group_load *what, struct mailbox
  * Parked records from here on are the caller's own, who has carried them out. */
 void group_take_act(struct group *g, const struct record_view *record, uint32_t partition, uint32_t partitions,
 		    uint64_t since);
+
+/* As it is written down, and answered. The name is borrowed. */
+void group_mark_to(const struct group_mark *mark, PB(GroupWaiting) *ret);
 
 #endif

@@ -28,11 +28,9 @@ void group_meter_add(struct group_meter *m, struct group_place *place)
 	pthread_mutex_unlock(&m->lock);
 }
 
-void group_meter_set(struct group_meter *m, struct group_place *place, uint64_t below)
+void group_meter_set(struct group_place *place, uint64_t below)
 {
-	pthread_mutex_lock(&m->lock);
-	place->below = below;
-	pthread_mutex_unlock(&m->lock);
+	atomic_store_explicit(&place->below, below, memory_order_relaxed);
 }
 
 void group_meter_remove(struct group_meter *m, struct group_place *place)
@@ -80,7 +78,8 @@ enum err_code group_meter_render(struct group_meter *m, uint64_t head, struct bu
 	pthread_mutex_lock(&m->lock);
 	for (struct list_node *at = list_first(&m->places); at && !code; at = list_next(&m->places, at)) {
 		const struct group_place *place = CONTAINER_OF(at, struct group_place, node);
-		uint64_t lag = head > place->below ? head - place->below : 0;
+		uint64_t below = atomic_load_explicit(&place->below, memory_order_relaxed);
+		uint64_t lag = head > below ? head - below : 0;
 
 		if (n++ < LINES_MAX)
 			code = render_place(place, lag, out);

@@ -5,6 +5,7 @@
 #define CAIRN_JOURNAL_GROUP_METER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/buf.h"
 #include "base/list.h"
@@ -14,16 +15,16 @@ struct group_meter {
 	struct list places;
 };
 struct group_place {
-	struct list_node node; /* under the meter's lock, as what follows */
+	struct list_node node; /* under the meter's lock, as what follows but the last */
 	struct span group;     /* borrowed until it is removed */
 	uint32_t partition;
-	uint64_t below;
+	_Atomic uint64_t below;
 };
 
 void group_meter_init(struct group_meter *m);
 void group_meter_release(struct group_meter *m);
 void group_meter_add(struct group_meter *m, struct group_place *place);
-void group_meter_set(struct group_meter *m, struct group_place *place, uint64_t below);
+void group_meter_set(struct group_place *place, uint64_t below);
 void group_meter_remove(struct group_meter *m, struct group_place *place); /* one that was not added is no error */
 /* As Prometheus has it, behind what there is. */
 enum err_code group_meter_render(struct group_meter *m, uint64_t head, struct buf *out);

@@ -284,19 +284,6 @@ void service_list_groups(struct grpc_call *call, struct span request, void *arg)
 
 /* ---- ListGroupMarks ----------------------------------------------------------------------------- */
 
-static void mark_to(struct group_call *gc, const struct group_mark *mark, PB(GroupWaiting) *ret)
-{
-	cairn__journal__v1__group_waiting__init(ret);
-	ret->stream = pb_bytes(keep_span(gc, mark->stream));
-	ret->position = mark->position;
-	if (mark->parked) {
-		ret->has_parked_at_case = CAIRN__JOURNAL__V1__GROUP_WAITING__HAS_PARKED_AT_PARKED_AT;
-		ret->parked_at = mark->parked_at;
-	}
-	ret->skip = mark->skip;
-	ret->alone = mark->alone;
-}
-
 static void marks_on_group(struct group_call *gc)
 {
 	PB(ListGroupMarksResponse) pb = CAIRN__JOURNAL__V1__LIST_GROUP_MARKS_RESPONSE__INIT;
@@ -315,7 +302,8 @@ static void marks_on_group(struct group_call *gc)
 				pb.next = number - 1;
 				continue;
 			}
-			mark_to(gc, &mark, &marks[pb.n_marks]);
+			mark.stream = keep_span(gc, mark.stream);
+			group_mark_to(&mark, &marks[pb.n_marks]);
 			pointers[pb.n_marks] = &marks[pb.n_marks];
 			pb.n_marks++;
 		}
