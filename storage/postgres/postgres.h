@@ -186,7 +186,8 @@ struct pg {
 	atomic_bool removed; /* records were: the facts are old */
 	atomic_bool lost; /* acknowledged history is missing: nothing is served */
 	char lost_text[300];
-	bool loss_recorded; /* in the database; the watching thread's */
+	bool loss_recorded; /* in the database; the watching thread's, as what follows */
+	int64_t loss_again_us; /* not before is it tried to record it; on the monotonic clock */
 
 	atomic_bool reachable; /* by the watching thread, last time */
 	struct pg_watch watch;

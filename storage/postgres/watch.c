@@ -14,6 +14,7 @@
 #define NOTIFY_EVERY_US 2000
 #define POLL_DEAF_US 20000   /* where notices do not come, as behind PgBouncer */
 #define POLL_US 250000	     /* where they do */
+#define LOSS_EVERY_US 2000000 /* it is tried to record a loss */
 
 static int64_t now_us(void)
 {
@@ -160,8 +161,11 @@ enum err_code pg_watch(struct storage *s, uint64_t known, int64_t timeout_ms, ui
 			atomic_store(&pg->reachable, true);
 		else
 			atomic_store(&pg->reachable, false);
-		if (atomic_load(&pg->lost) && !pg->loss_recorded && !atomic_load(&pg->closing))
+		if (atomic_load(&pg->lost) && !pg->loss_recorded && !atomic_load(&pg->closing) &&
+		    now_us() >= pg->loss_again_us) {
 			pg_record_loss(pg, &w->conn);
+			pg->loss_again_us = now_us() + LOSS_EVERY_US;
+		}
 		pg_known_get(pg, &here);
 		if (here.head > known || now_us() >= deadline_us || atomic_load(&pg->closing)) {
 			*ret_head = here.head;
