@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,15 +25,17 @@
 /* ---- what both say ----------------------------------------------------------------------------- */
 
 /* One line that is written over, on a terminal. */
-static void show_progress(const char *what, uint64_t records)
+static void show_progress(const char *what, uint64_t records, bool *is_shown)
 {
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\r%s: %llu records", what, (unsigned long long)records);
+	if (!isatty(STDERR_FILENO))
+		return;
+	fprintf(stderr, "\r%s: %llu records", what, (unsigned long long)records);
+	*is_shown = true;
 }
 
-static void end_progress(void)
+static void end_progress(bool is_shown)
 {
-	if (isatty(STDERR_FILENO))
+	if (is_shown)
 		fputc('\n', stderr);
 }
 
@@ -110,6 +113,7 @@ struct backup_run {
 	int fd;
 	const char *path;
 	char *part; /* where it is written until it is whole; NULL: stdout */
+	bool progress_shown;
 };
 
 static void backup_fail(struct backup_run *run)
@@ -125,7 +129,7 @@ static void backup_on_entry(struct client_read *r, const struct record_view *rec
 	if (backup_add(&run->writer, record, entry, &run->err))
 		client_read_cancel(r);
 	else if (run->writer.sum.count % PROGRESS_EVERY == 0)
-		show_progress("backup", run->writer.sum.count);
+		show_progress("backup", run->writer.sum.count, &run->progress_shown);
 }
 
 static void backup_on_checkpoint(const struct client_proof *answer, const struct client_error *error, void *arg)
@@ -137,8 +141,9 @@ static void backup_on_checkpoint(const struct client_proof *answer, const struct
 	}
 	struct backup_end end = {.records = answer->size, .checkpoint = answer->note};
 	memcpy(end.root, answer->root, sizeof(end.root));
-	if (backup_finish(&run->writer, &end, &run->err) ||
-	    check_note(answer->note, run->options.key, answer->root, answer->size, &run->err)) {
+	/* The end makes a whole backup of it, on standard output, too: nothing is found wrong after that. */
+	if (check_note(answer->note, run->options.key, answer->root, answer->size, &run->err) ||
+	    backup_finish(&run->writer, &end, &run->err)) {
 		backup_fail(run);
 		return;
 	}
@@ -191,12 +196,26 @@ static enum err_code backup_open(struct backup_run *run)
 	return run->fd < 0 ? err_set_errno(&run->err, ERR_INVALID, errno, "cannot write %s", run->part) : ERR_OK;
 }
 
+/* The file's new name is durable. 0, or -1 and errno. */
+static int sync_directory_of(const char *path)
+{
+	char *copy = mem_xstrdup(path);
+	int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int failed = fd < 0 ? -1 : fsync(fd);
+	int why = errno;
+	if (fd >= 0)
+		close(fd);
+	mem_free(copy);
+	errno = why;
+	return failed;
+}
+
 static enum err_code backup_close(struct backup_run *run, bool whole)
 {
 	enum err_code code = ERR_OK;
 	if (!run->part)
 		return ERR_OK;
-	if (whole && (fdatasync(run->fd) || rename(run->part, run->path)))
+	if (whole && (fdatasync(run->fd) || rename(run->part, run->path) || sync_directory_of(run->path)))
 		code = err_set_errno(&run->err, ERR_IO, errno, "cannot keep %s", run->path);
 	if (!whole || code)
 		unlink(run->part);
@@ -227,7 +246,7 @@ static enum cli_exit backup_run(int argc, char *const argv[])
 		client_stat(run.session.client, SPAN(""), run.options.common.timeout_ms, backup_on_stat, &run);
 		exit = cli_wait(&run.session);
 		cli_session_close(&run.session);
-		end_progress();
+		end_progress(run.progress_shown);
 		if (backup_close(&run, exit == CLI_OK))
 			exit = cli_fail(run.command, &run.err);
 		if (exit == CLI_OK)
@@ -263,20 +282,19 @@ static const struct setting restore_rows[] = {
 
 struct restore_run {
 	const struct restore_options *options;
-	uint64_t records;
+	bool progress_shown;
 };
 
 static enum err_code restore_on_end(void *arg, const struct backup_end *end, struct err *err)
 {
-	struct restore_run *run = arg;
-	run->records = end->records;
+	const struct restore_run *run = arg;
 	return check_note(end->checkpoint, run->options->key, end->root, end->records, err);
 }
 
 static void restore_progress(void *arg, uint64_t records)
 {
-	(void)arg;
-	show_progress("restore", records);
+	struct restore_run *run = arg;
+	show_progress("restore", records, &run->progress_shown);
 }
 
 /* First all of it is verified, so that a broken file leaves the store as it was. */
@@ -290,12 +308,15 @@ static enum err_code restore_file(const struct restore_options *options, int fd,
 					  .read_arg = &fd,
 					  .reason = span_str(options->reason),
 					  .actor = SPAN("cairn restore"),
-					  .progress = restore_progress};
+					  .progress = restore_progress,
+					  .arg = &run};
 	if (backup_read(&reader, err))
 		return err->code;
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		return err_set_errno(err, ERR_INVALID, errno, "the backup is read twice: it must be a file");
-	return journal_restore(&request, ret, err);
+	enum err_code code = journal_restore(&request, ret, err);
+	end_progress(run.progress_shown);
+	return code;
 }
 
 static enum cli_exit restore_run(int argc, char *const argv[])
@@ -319,12 +340,10 @@ static enum cli_exit restore_run(int argc, char *const argv[])
 		err_set_errno(&err, ERR_INVALID, errno, "cannot open %s", args.words[0]);
 		exit = cli_fail(&cli_restore, &err);
 	} else if (restore_file(&options, fd, &done, &err)) {
-		end_progress();
 		exit = cli_fail(&cli_restore, &err);
 	} else {
 		char id[UUID_TEXT_BYTES];
 		uuid_format(done.journal_id, id);
-		end_progress();
 		fprintf(stderr, "restored: journal %s, %llu records, incarnation %llu\n", id,
 			(unsigned long long)done.records, (unsigned long long)done.incarnation);
 		exit = CLI_OK;
@@ -344,18 +363,37 @@ const struct cli_command cli_restore = {
 
 /* ---- accept-loss ------------------------------------------------------------------------------- */
 
-static const struct setting accept_loss_rows[] = {
-	{.name = "storage", .type = SETTING_STRING, .offset = offsetof(struct restore_options, storage),
-	 .fallback = "", .value_name = "URI", .help = "The database that has lost acknowledged history. Needed."},
-	{.name = "reason", .type = SETTING_STRING, .offset = offsetof(struct restore_options, reason),
-	 .fallback = "", .value_name = "TEXT", .help = "Why; it is recorded. Needed."},
+struct accept_loss_options {
+	const char *storage, *reason;
+	bool yes;
 };
+
+static const struct setting accept_loss_rows[] = {
+	{.name = "storage", .type = SETTING_STRING, .offset = offsetof(struct accept_loss_options, storage),
+	 .fallback = "", .value_name = "URI", .help = "The database that has lost acknowledged history. Needed."},
+	{.name = "reason", .type = SETTING_STRING, .offset = offsetof(struct accept_loss_options, reason),
+	 .fallback = "", .value_name = "TEXT", .help = "Why; it is recorded. Needed."},
+	{.name = "yes", .type = SETTING_BOOL, .offset = offsetof(struct accept_loss_options, yes),
+	 .help = "Do not ask. Needed where there is no terminal to ask on."},
+};
+
+static enum cli_exit accept_loss(const struct accept_loss_options *options)
+{
+	struct journal_restored done;
+	struct err err = {0};
+
+	if (journal_accept_loss(options->storage, span_str(options->reason), SPAN("cairn accept-loss"), &done, &err))
+		return cli_fail(&cli_accept_loss, &err);
+	fprintf(stderr,
+		"accepted: incarnation %llu; what lies below position %llu is the same as before. "
+		"Start cairnd again.\n",
+		(unsigned long long)done.incarnation, (unsigned long long)done.records);
+	return CLI_OK;
+}
 
 static enum cli_exit accept_loss_run(int argc, char *const argv[])
 {
-	struct restore_options options = {0};
-	struct journal_restored done;
-	struct err err = {0};
+	struct accept_loss_options options = {0};
 	struct cli_args args;
 	enum cli_exit exit;
 
@@ -366,15 +404,9 @@ static enum cli_exit accept_loss_run(int argc, char *const argv[])
 	}
 	if (options.storage[0] == '\0' || options.reason[0] == '\0') {
 		exit = cli_usage(&cli_accept_loss, "which database, and why? --storage URI --reason TEXT");
-	} else if (journal_accept_loss(options.storage, span_str(options.reason), SPAN("cairn accept-loss"), &done,
-				       &err)) {
-		exit = cli_fail(&cli_accept_loss, &err);
-	} else {
-		fprintf(stderr,
-			"accepted: incarnation %llu; what lies below position %llu is the same as before. Start cairnd "
-			"again.\n",
-			(unsigned long long)done.incarnation, (unsigned long long)done.records);
-		exit = CLI_OK;
+	} else if (cli_confirmed(&cli_accept_loss, options.yes, "go on without the acknowledged history that",
+				 SPAN("this database has lost"), &exit)) {
+		exit = accept_loss(&options);
 	}
 	cli_args_release(&args);
 	return exit;

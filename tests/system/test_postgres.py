@@ -337,12 +337,16 @@ def test_acknowledged_history_that_is_lost_is_noticed(lab, postgres):
     again = run_cairnd("--storage", postgres.uri(), "--listen", "127.0.0.1:0")
     assert again.returncode == 1 and "cairn accept-loss" in again.stderr, again.stderr
 
-    def accept():
+    def accept(*more):
         return subprocess.run([tools.program("cairn"), "accept-loss", "--storage", postgres.uri(), "--reason",
-                               "the primary is gone"], stderr=subprocess.PIPE, universal_newlines=True, timeout=60)
+                               "the primary is gone", *more], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              universal_newlines=True, timeout=60)
     said = accept()
+    assert said.returncode == 2 and "say --yes" in said.stderr, said.stderr
+    assert run_cairnd("--storage", postgres.uri(), "--listen", "127.0.0.1:0").returncode == 1  # nothing was done
+    said = accept("--yes")
     assert said.returncode == 0 and "below position 2 is the same" in said.stderr, said.stderr
-    assert accept().returncode == 1  # once
+    assert accept("--yes").returncode == 1  # once
     cairnd.start()
     cairnd.ready()
     beyond = rec.Cursor(journal_id=before.journal_id, incarnation=1, position=3)
