@@ -1,6 +1,6 @@
 """Deleting, truncating and erasing by the command line, against a real cairnd on every backend."""
 
-import json
+import functools
 import os
 import pty
 import shutil
@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import cairn_cli
 import tools
 from journal_client import Journal, rec
 from postgres import BACKENDS, storage_of
@@ -18,20 +19,9 @@ def cairnd(lab, request):
     return lab.cairnd(storage_of(lab, request.param))
 
 
-class Result:
-    def __init__(self, done):
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-
-    def rows(self):
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
 @pytest.fixture
 def cairn(cairnd):
-    def run(*arguments, **more):
-        return Result(subprocess.run([tools.program("cairn"), *arguments], capture_output=True, timeout=30,
-                                     env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % cairnd.port}, **more))
-    return run
+    return functools.partial(cairn_cli.cairn, cairnd)
 
 
 def fill(cairn, *streams, events=3):
@@ -44,25 +34,25 @@ def fill(cairn, *streams, events=3):
 def read(cairn, *arguments):
     done = cairn("read", "-o", "jsonl", *arguments)
     assert done.code == 0, done.err
-    return done.rows()
+    return done.lines()
 
 
 def test_delete(cairn):
     fill(cairn, "cart|1", "cart|2")
     done = cairn("delete", "cart|1", "--reason", "closed", "--yes", "-o", "jsonl")
     assert done.code == 0, done.err
-    (row,) = done.rows()
+    (row,) = done.lines()
     assert (row["did"], row["what"], row["streams"], row["sequence"]) == ("deleted", "cart|1", 1, 4)
     assert [(r["kind"], r["sequence"]) for r in read(cairn, "cart|1")] == [("delete", 4)]
     assert [r["stream"] for r in read(cairn, "--category", "cart")] == 3 * ["cart|2"] + ["cart|1"]
     assert cairn("append", "cart|1", "again", "--expect", "none").code == 0
     assert read(cairn, "cart|1")[-1]["sequence"] == 5
-    stat = cairn("stat", "cart|1", "-o", "jsonl").rows()[0]
+    stat = cairn("stat", "cart|1", "-o", "jsonl").lines()[0]
     assert (stat["records"], stat["sequence"]) == (1, 5)
     again = cairn("delete", "cart|2", "--reason", "closed", "--yes", "-o", "jsonl")
-    assert again.rows()[0]["did"] == "deleted"
+    assert again.lines()[0]["did"] == "deleted"
     again = cairn("delete", "cart|2", "--reason", "closed", "--yes", "-o", "jsonl")
-    assert again.rows()[0]["did"].startswith("nothing")
+    assert again.lines()[0]["did"].startswith("nothing")
 
 
 def test_truncate(cairn):
@@ -93,7 +83,7 @@ def test_erase_one_event_a_stream_and_a_prefix(cairnd, cairn):
     assert b"secret 2" not in cairn("read", "user|1", "-o", "json").out
     done = cairn("erase", "--prefix", "user|", "--reason", "asked by her", "--yes", "-o", "jsonl")
     assert done.code == 0, done.err
-    assert done.rows()[0]["streams"] == 3
+    assert done.lines()[0]["streams"] == 3
     everything = cairn("read", "-o", "jsonl")
     assert b"of user" not in everything.out and everything.out.count(b"secret") == 3
     (act,) = read(cairn, "$acts")
@@ -132,11 +122,7 @@ def where(folder, text):
 
 def test_what_was_erased_is_gone_from_the_disk(lab, tmp_path):
     journal = lab.cairnd(options=["--compact-min-age", "0"])
-    env = {**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % journal.port}
-
-    def cairn(*arguments):
-        return Result(subprocess.run([tools.program("cairn"), *arguments], capture_output=True, timeout=30, env=env))
-
+    cairn = functools.partial(cairn_cli.cairn, journal)
     for n in range(200):
         assert cairn("append", "user|%d" % (n % 5), "a secret of user %d, number %d" % (n % 5, n)).code == 0
     folder = tmp_path / "data"
@@ -146,7 +132,7 @@ def test_what_was_erased_is_gone_from_the_disk(lab, tmp_path):
     assert cairn("delete", "user|4", "--reason", "asked", "--yes").code == 0
     done = cairn("compact", "-o", "jsonl")
     assert done.code == 0, done.err
-    (row,) = done.rows()
+    (row,) = done.lines()
     # Of a deleted stream the newest event stays without its body only while its sequence is the newest taken.
     assert (row["rewritten"], row["removed"], row["erased"]) == (1, 40, 40), row
     assert where(folder, b"a secret of user 3") == [] and where(folder, b"a secret of user 4") == []
@@ -162,22 +148,18 @@ def test_what_was_erased_is_gone_from_the_disk(lab, tmp_path):
         journal.start()
         journal.ready()
         assert read(cairn) == left
-    assert cairn("compact", "-o", "jsonl").rows()[0]["rewritten"] == 0
+    assert cairn("compact", "-o", "jsonl").lines()[0]["rewritten"] == 0
 
 
 def test_retention_of_a_category(lab):
     journal = lab.cairnd(options=["--compact-min-age", "0"])
-    env = {**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % journal.port}
-
-    def cairn(*arguments):
-        return Result(subprocess.run([tools.program("cairn"), *arguments], capture_output=True, timeout=30, env=env))
-
+    cairn = functools.partial(cairn_cli.cairn, journal)
     for _ in range(4):
         for stream in ("value|1", "value|2", "kept|1"):
             assert cairn("append", stream, "x").code == 0
     done = cairn("retention", "--category", "value", "--max-count", "1", "--reason", "values", "--yes", "-o", "jsonl")
     assert done.code == 0, done.err
-    assert done.rows()[0]["did"] == "rule set"
+    assert done.lines()[0]["did"] == "rule set"
     assert cairn("retention", "value|2", "--max-count", "3", "--reason", "more of it", "--yes").code == 0
     assert cairn("retention", "value|2", "--reason", "x", "--yes").code == 2
     assert cairn("retention", "value|2", "--none", "--max-count", "3", "--reason", "x", "--yes").code == 2

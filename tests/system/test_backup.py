@@ -4,17 +4,21 @@ read further than what was restored."""
 import os
 import random
 import re
+import signal
 import struct
 import subprocess
 import threading
 
 import pytest
 
+import cairn_cli
 import harness
 import tools
+from crc32c import crc32c
 from journal_client import Journal, Refused, event, new_id, pb, rec, to_stream
 from postgres import ask, new_database
 
+FILE_MAX = 4 << 20  # bytes
 SEED = int(os.environ.get("CAIRN_SEED", "1"))
 
 
@@ -23,25 +27,15 @@ def storage_of(lab, backend, name):
 
 
 class Cli:
-    def __init__(self, lab, port):
-        self.lab, self.env = lab, {**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % port}
+    """`cairn` in the test's folder, which must end with the code."""
+
+    def __init__(self, lab, journal):
+        self.lab, self.journal = lab, journal
 
     def __call__(self, *arguments, code=0):
-        done = subprocess.run([tools.program("cairn"), *map(str, arguments)], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, universal_newlines=True, env=self.env, cwd=self.lab.folder,
-                              timeout=120)
-        assert done.returncode == code, (arguments, done.returncode, done.stderr)
+        done = cairn_cli.cairn(self.journal, *arguments, cwd=self.lab.folder, text=True)
+        assert done.code == code, (arguments, done.code, done.err)
         return done
-
-
-def crc32c(data):
-    """Castagnoli's, bit by bit."""
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 
 def frames(data):
@@ -97,9 +91,9 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
     options = OPTIONS + ("--signing-key-file", key)
     first = lab.cairnd(storage, name="cairnd-1", options=options)
-    journal, cairn = Journal(first.port), Cli(lab, first.port)
+    journal, cairn = Journal(first.port), Cli(lab, first)
     fill(journal)
-    (lab.folder / "monday").write_text(cairn("checkpoint").stdout)
+    (lab.folder / "monday").write_text(cairn("checkpoint").out)
     stop = threading.Event()
 
     def go_on():
@@ -111,7 +105,7 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
     writer.start()
     harness.eventually(lambda: journal.stat().head.position > 100, "somebody appends meanwhile")
     try:
-        said = cairn("backup", "b").stderr
+        said = cairn("backup", "b").err
     finally:
         stop.set()
         writer.join()
@@ -120,7 +114,7 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
     assert count >= 100
     kept = journal.read(stream="cart|3")
     uri = storage_of(lab, target, "restored")
-    said = cairn("restore", "b", "--storage", uri, "--reason", "moved").stderr
+    said = cairn("restore", "b", "--storage", uri, "--reason", "moved").err
     assert re.search(r"restored: journal [0-9a-f-]{36}, %d records, incarnation 2" % count, said), said
     second = lab.cairnd(uri, name="cairnd-2", options=options)
     restored = Journal(second.port)
@@ -136,7 +130,7 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
     sequence = restored.stat(stream="cart|0").stream.sequence
     assert restored.append(to_stream("cart|0", event())).streams[0].sequence == sequence + 1
     # What was proved before is still so; and it goes on being compacted.
-    Cli(lab, second.port)("checkpoint", "--since", "monday")
+    Cli(lab, second)("checkpoint", "--since", "monday")
     restored.call("Compact", pb.CompactRequest())
     restored.close()
     second.terminate()
@@ -149,12 +143,12 @@ def test_what_is_restored_is_what_was_there(lab, source, target):
 
 def test_only_into_an_empty_store_and_only_what_is_whole(lab):
     first = lab.cairnd()
-    cairn = Cli(lab, first.port)
+    cairn = Cli(lab, first)
     journal = Journal(first.port)
     cairn("backup", "none", code=1)
     journal.append(to_stream("s", event(data=b"abc"), event()))
     cairn("backup", "b")
-    said = cairn("restore", "b", "--storage", "file:%s" % (lab.folder / "data"), "--reason", "r", code=1).stderr
+    said = cairn("restore", "b", "--storage", "file:%s" % (lab.folder / "data"), "--reason", "r", code=1).err
     assert "in use by process" in said or "has a journal" in said
     cairn("restore", "b", "--storage", "file:%s" % (lab.folder / "new"), code=2)  # no reason
     cairn("restore", "b", "--storage", "memory", "--reason", "r", code=2)
@@ -163,18 +157,18 @@ def test_only_into_an_empty_store_and_only_what_is_whole(lab):
     with_records = Journal(other.port)
     with_records.append(to_stream("t", event()))
     with_records.close()
-    assert "has a journal of 1 records" in cairn("restore", "b", "--storage", taken, "--reason", "r", code=1).stderr
+    assert "has a journal of 1 records" in cairn("restore", "b", "--storage", taken, "--reason", "r", code=1).err
     whole = (lab.folder / "b").read_bytes()
     dice = random.Random(SEED)
     wrong = lab.folder / "wrong"
     positions = list(range(len(whole)))
     for at in dice.sample(positions, min(len(positions), harness.scaled(150, least=20))):
         wrong.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << dice.randrange(8)]) + whole[at + 1:])
-        said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).stderr
+        said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).err
         assert re.search(r"at byte \d+: ", said), (at, said)
     for at in dice.sample(positions, min(len(positions), harness.scaled(50, least=10))):
         wrong.write_bytes(whole[:at])
-        said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).stderr
+        said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).err
         assert "cut off" in said or "no backup" in said, (at, said)
     # Somebody who knows the format, and how CRCs are made: the root tells.
     parts = list(frames(whole))
@@ -186,7 +180,7 @@ def test_only_into_an_empty_store_and_only_what_is_whole(lab):
     for forged in ([parts[0], (b"R", other.SerializeToString()), parts[2]],
                    [parts[0], (b"R", other.SerializeToString()), (b"E", end.SerializeToString())]):
         wrong.write_bytes(file_of(forged))
-        said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).stderr
+        said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).err
         assert "another root" in said or "there are 1 records" in said
     for forged in (parts[1:], parts[:2] + parts[1:], parts[:1] + parts, parts[:2]):
         wrong.write_bytes(file_of(forged))
@@ -196,12 +190,42 @@ def test_only_into_an_empty_store_and_only_what_is_whole(lab):
     assert not (lab.folder / "new").exists()
     # Signed by this journal's key, and no other.
     def key_of(server):
-        return re.search(r"verifier key: (\S+)", Cli(lab, server.port)("checkpoint").stderr).group(1)
+        return re.search(r"verifier key: (\S+)", Cli(lab, server)("checkpoint").err).group(1)
     stranger = lab.cairnd("file:%s" % (lab.folder / "strange"), name="cairnd-3")
     key, other_key = key_of(first), key_of(stranger)
     cairn("restore", "b", "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", "--key", other_key, code=4)
+    # Nor is a backup of another's journal one that could be restored.
+    strange = cairn_cli.cairn(first, "backup", "-", "--key", other_key)
+    assert strange.code == 4 and strange.out, strange.err
+    wrong.write_bytes(strange.out)
+    said = cairn("restore", wrong, "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", code=4).err
+    assert "cut off" in said, said
+    cairn("backup", "c", "--key", other_key, code=4)
+    assert not [p for p in lab.folder.iterdir() if p.name in ("c", "c.part")]
     cairn("restore", "b", "--storage", "file:%s" % (lab.folder / "new"), "--reason", "r", "--key", key)
     journal.close()
+
+
+def kill_within_restore(lab, backend, uri):
+    """Of "b", when some of its records are in the store, and others not."""
+    restore = [tools.program("cairn"), "restore", "b", "--storage", uri, "--reason", "r"]
+    if backend == "file":  # the kernel does, by SIGXFSZ
+        it = lab.run("restore", ["prlimit", "--fsize=%d" % FILE_MAX, "--core=0", "--", *restore])
+        harness.eventually(lambda: not it.alive(), "a file has grown too long")
+        assert it.process.returncode == -signal.SIGXFSZ, it.text()
+        return
+    subprocess.run([tools.program("cairnd"), "migrate", "up", "--storage", uri], check=True, stdout=subprocess.DEVNULL)
+    ask(uri, "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_advisory_xact_lock(7), pg_sleep(3600); END'")
+    ask(uri, "CREATE TRIGGER stay BEFORE INSERT ON cairn.record FOR EACH ROW WHEN (NEW.position = 50000) "
+        "EXECUTE FUNCTION stay()")
+    it = lab.run("restore", restore)
+    harness.eventually(lambda: ask(uri, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 7"),
+                       "it has come as far")
+    it.kill()
+    ask(uri, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7")
+    ask(uri, "DROP TRIGGER stay ON cairn.record")
+    assert 0 < int(ask(uri, "SELECT count(*) FROM cairn.record")[0][0]) <= 50000
 
 
 @pytest.mark.parametrize("backend", ["file", "postgres"])
@@ -210,19 +234,12 @@ def test_a_restore_that_was_killed_is_no_journal(lab, backend):
     journal = Journal(first.port)
     for _ in range(60):
         journal.append(to_stream("s", *[event(data=b"x" * 200) for _ in range(1000)]))
-    cairn = Cli(lab, first.port)
+    cairn = Cli(lab, first)
     cairn("backup", "b")
     uri = storage_of(lab, backend, "new")
-    it = lab.run("restore", [tools.program("cairn"), "restore", "b", "--storage", uri, "--reason", "r"])
-    started = (lambda: (lab.folder / "new" / "restoring").exists()) if backend == "file" else (
-        lambda: ask(uri, "SELECT to_regclass('cairn.meta') IS NOT NULL") == [["t"]] and
-        ask(uri, "SELECT to_jsonb(m) ->> 'restoring' FROM cairn.meta m") == [["true"]])
-    harness.eventually(started, "it has begun")
-    it.kill()
-    if it.process.returncode == 0:
-        pytest.skip("it was done before it was killed")
+    kill_within_restore(lab, backend, uri)
     assert re.search("holds a restore that has not come to its end", refused_by(uri))
-    said = cairn("restore", "b", "--storage", uri, "--reason", "r", code=1).stderr
+    said = cairn("restore", "b", "--storage", uri, "--reason", "r", code=1).err
     assert "not come to its end" in said or "has a journal" in said
     journal.close()
 
@@ -245,7 +262,7 @@ def refused_by(uri):
 def test_who_had_read_further_is_told(lab, backend):
     first = lab.cairnd(storage_of(lab, backend, "data"), name="cairnd-1")
     journal = Journal(first.port)
-    cairn = Cli(lab, first.port)
+    cairn = Cli(lab, first)
     for n in range(10):
         journal.append(to_stream("s", event(data=b"%d" % n)))
     at_backup = journal.stat().head

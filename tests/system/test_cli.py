@@ -1,6 +1,7 @@
 """The command line against a real cairnd: what it prints, and how it ends."""
 
 import base64
+import functools
 import json
 import os
 import select
@@ -11,6 +12,7 @@ import uuid
 import pytest
 
 import tools
+from cairn_cli import cairn as run
 from harness import scaled
 from journal_client import Journal, check_whole, event, rec, to_stream
 from ports import free_port
@@ -22,26 +24,9 @@ def cairnd(lab):
     return lab.cairnd(storage="memory")
 
 
-class Result:
-    def __init__(self, done):
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-
-    def json(self):
-        return json.loads(self.out)
-
-    def lines(self):
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-def run(port, *arguments, input=None, env=None):
-    return Result(subprocess.run([tools.program("cairn"), *arguments],
-                                 input=input, capture_output=True, timeout=30,
-                                 env={**os.environ, "CAIRN_JOURNAL": "127.0.0.1:%d" % port, **(env or {})}))
-
-
 @pytest.fixture
 def cairn(cairnd):
-    return lambda *arguments, **more: run(cairnd.port, *arguments, **more)
+    return functools.partial(run, cairnd)
 
 
 def test_append_and_read(cairn):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 import harness
+from crc32c import crc32c
 from journal_client import Journal, Refused, check_whole, event, pb, rec, to_stream
 from postgres import BACKENDS, storage_of
 
@@ -299,15 +300,6 @@ def streams_of_partition(partitions, partition, n=3):
     """Names of streams that are in the partition: CRC-32C of the name, modulo."""
     names = ("s%d" % i for i in range(1000))
     return [name for name in names if crc32c(name.encode()) % partitions == partition][:n]
-
-
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 
 def test_partitions_are_shared_out(journal):

@@ -2,14 +2,12 @@
 
 import json
 import re
-import subprocess
 
+import cairn_cli
 import harness
 import model
-import tools
 from journal_client import Journal, event, rec, to_stream
 from model import happened, response
-from recorder import PATIENCE
 from stage import Stage
 
 SCHEMA = "$schema-" + model.MODEL  # the first of its services by bytes
@@ -26,10 +24,7 @@ def kept(stage, least=1):
 
 
 def cairn(stage, *arguments):
-    done = subprocess.run([tools.program("cairn"), *arguments, "--journal", "127.0.0.1:%d" % stage.journal.port],
-                          capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return cairn_cli.cairn(stage.journal, *arguments).text()
 
 
 def with_events(stage, *what, entity_id="e"):

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf import any_pb2, empty_pb2
 
+import cairn_cli
 import harness
 import protos
 import tools
@@ -123,10 +124,7 @@ class Topics:
                            "%d events are done" % count)
 
     def cli(self, *arguments, data=b""):
-        done = subprocess.run([tools.program("cairn"), *arguments, "--journal", "127.0.0.1:%d" % self.cairnd.port],
-                              input=data, capture_output=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
+        return cairn_cli.cairn(self.cairnd, *arguments, input=data).text()
 
 
 @pytest.fixture
