@@ -23,6 +23,13 @@ struct contract_row {
 extern const struct contract_row contract_rows[];
 extern const size_t contract_row_count;
 
+/* A query for all that a source gives. */
+#define EVERYTHING                                             \
+	(struct storage_query)                                 \
+	{                                                      \
+		.below_position = UINT64_MAX, .max_bytes = MIB \
+	}
+
 struct model_record {
 	struct span stream; /* owned */
 	uint32_t kind;
