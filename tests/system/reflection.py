@@ -124,7 +124,7 @@ class Api:
     def request(self, path, **fields):
         return json_format.ParseDict(fields, self._factory.GetPrototype(self.method(path).input_type)())
 
-    def stub(self, path):
+    def rpc(self, path):
         """A grpcio callable for the method."""
         method = self.method(path)
         streams = descriptor_pb2.MethodDescriptorProto()
@@ -137,11 +137,11 @@ class Api:
 
     def call(self, path, timeout=None, **fields):
         """A unary call. Returns the reply message, or raises grpc.RpcError."""
-        return self.stub(path)(self.request(path, **fields), timeout=timeout or PATIENCE)
+        return self.rpc(path)(self.request(path, **fields), timeout=timeout or PATIENCE)
 
     def start(self, path, timeout=None, **fields):
         """A unary call that goes on in the background: a future."""
-        return self.stub(path).future(self.request(path, **fields), timeout=timeout or PATIENCE)
+        return self.rpc(path).future(self.request(path, **fields), timeout=timeout or PATIENCE)
 
     def as_dict(self, message):
         """A reply as plain Python values, names as in the .proto file."""

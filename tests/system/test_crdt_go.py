@@ -34,7 +34,7 @@ class Functions:
     def watch(self, entity_id, api=None, **fields):
         path = MODEL + "/ProcessStreamed"
         api = api or self.api
-        return api.stub(path)(api.request(path, id=entity_id, **fields), timeout=4 * PATIENCE)
+        return api.rpc(path)(api.request(path, id=entity_id, **fields), timeout=4 * PATIENCE)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_what_another_proxy_writes_is_told(lab):
     rec.expect_discovery()
     there = Api(harness.channel_to(proxy.port))
     path = MODEL + "/ProcessStreamed"
-    answers = there.stub(path)(there.request(path, id="GCounter-1"), timeout=4 * PATIENCE)
+    answers = there.rpc(path)(there.request(path, id="GCounter-1"), timeout=4 * PATIENCE)
     assert there.as_dict(next(answers)) == {"state": {"gcounter": {}}}
     # Whose first change comes first is open: what is sure is that both are told of all.
     here.process("GCounter-1", update(gcounter={"increment": 5}))

@@ -49,7 +49,7 @@ class GrpcClient(Client):
             [("grpc.use_local_subchannel_pool", 1),
              ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)])
         api = Api(self.channel)
-        self.method = {name: api.stub("%s/%s" % (SERVICE, name)) for name in ("AddItem", "GetCart")}
+        self.method = {name: api.rpc("%s/%s" % (SERVICE, name)) for name in ("AddItem", "GetCart")}
         self.requests = {
             "AddItem": api.request("%s/AddItem" % SERVICE, user_id=user, product_id="p", name="n", quantity=1),
             "GetCart": api.request("%s/GetCart" % SERVICE, user_id=user)}

@@ -235,7 +235,7 @@ def test_actions_of_all_four_kinds(kit):
     stream.expect(End(0))
     effected()
     requests = [kit.request(path("StreamedIn"), **r) for r in (step, later)]
-    assert kit.api.stub(path("StreamedIn"))(iter(requests), timeout=PATIENCE) == answer("two")
+    assert kit.api.rpc(path("StreamedIn"))(iter(requests), timeout=PATIENCE) == answer("two")
     stream = calls("handleStreamedIn")
     begins(stream, "ProcessStreamedIn")
     stream.expect(a.element(requests[0]), a.element(requests[1]), HalfClose())
@@ -243,7 +243,7 @@ def test_actions_of_all_four_kinds(kit):
     stream.expect(End(0))
     effected()
     many = {"groups": step["groups"] + later["groups"]}
-    assert list(kit.api.stub(path("StreamedOut"))(kit.request(path("StreamedOut"), **many), timeout=PATIENCE)) == [
+    assert list(kit.api.rpc(path("StreamedOut"))(kit.request(path("StreamedOut"), **many), timeout=PATIENCE)) == [
         answer("one"), answer("two")]
     stream = calls("handleStreamedOut")
     begins(stream, "ProcessStreamedOut", kit.request(path("StreamedOut"), **many))
@@ -253,7 +253,7 @@ def test_actions_of_all_four_kinds(kit):
     stream.expect(End(0))
     effected()
     asked = queue.Queue()
-    answers = kit.api.stub(path("Streamed"))(iter(asked.get, None), timeout=PATIENCE)
+    answers = kit.api.rpc(path("Streamed"))(iter(asked.get, None), timeout=PATIENCE)
     stream = calls("handleStreamed")
     begins(stream, "ProcessStreamed")
     for message, text, effects in ((requests[0], "one", []), (requests[1], "two", [side])):
@@ -292,14 +292,14 @@ def test_crdts_and_a_watcher_of_connections(kit):
 
     def voted(mine, count):
         return kit.response(path, state={"vote": {"self_vote": mine, "votes_for": count, "total_voters": 1}})
-    monitor = kit.api.stub(watch)(kit.request(watch, id="Vote-2"), timeout=PATIENCE)
+    monitor = kit.api.rpc(watch)(kit.request(watch, id="Vote-2"), timeout=PATIENCE)
     assert next(monitor) == voted(False, 0)
     stream = kit.rec.stream(CRDT_HANDLE)
     stream.expect(its.init(), its.command(1, "ProcessStreamed", kit.request(watch, id="Vote-2"), streamed=True),
                   its.reply(1, voted(False, 0), streamed=True))
     request = kit.request(watch, id="Vote-2", initial_update={"vote": {"self_vote": True}},
                           cancel_update={"vote": {"self_vote": False}}, empty=True)
-    connected = kit.api.stub(watch)(request, timeout=PATIENCE)
+    connected = kit.api.rpc(watch)(request, timeout=PATIENCE)
     assert next(monitor) == voted(True, 1)
     stream.expect(its.command(2, "ProcessStreamed", request, streamed=True),
                   its.reply(2, streamed=True, update=vote(True)), its.streamed(1, voted(True, 1)))

@@ -2,7 +2,6 @@
 cut, roles and schemas."""
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -11,11 +10,11 @@ import time
 
 import pytest
 
-import test_kill
 import tools
 from harness import SCALE, eventually, http_request, scaled, status_of
 from journal_client import Journal, Refused, check_whole, event, exactly, pb, rec, to_stream
 from postgres import Cutter, Postgres, pgbouncer
+from test_kill import Client, under_load
 
 SEED = int(os.environ.get("CAIRN_SEED", "1"))
 
@@ -42,33 +41,9 @@ def until_told(append, seconds=40):
             time.sleep(0.05)
 
 
-def under_load(lab, ports, disturb, times):
-    """test_kill's clients, while `disturb(n)` is done so many times, each after some acknowledgements more."""
-    stop = threading.Event()
-    clients = [test_kill.Client(n, ports[n % len(ports)], stop) for n in range(test_kill.CLIENTS)]
-    for c in clients:
-        c.start()
-    told = lambda: sum(len(c.acknowledged) for c in clients)
-    chance = random.Random(SEED)
-    try:
-        for n in range(times):
-            wanted = told() + chance.randrange(1, 200)
-            eventually(lambda: told() >= wanted or any(c.failure for c in clients), "something is acknowledged",
-                       timeout=60, pause=0.001)
-            disturb(n)
-    finally:
-        stop.set()
-    for c in clients:
-        c.join(60)
-    # Each has told its own clients of what it has; that the others have it, too, takes a notice.
-    heads = lambda: set(Journal(p).stat().head.position for p in ports)
-    eventually(lambda: len(heads()) == 1, "all know the same head")
-    test_kill.check_clients(clients, ports[0])
-
-
 def test_connections_that_are_killed_cost_nothing(lab, postgres):
     ports = [lab.cairnd(postgres.uri(), name="cairnd-%d" % n).port for n in range(2)]
-    under_load(lab, ports, lambda n: postgres.cut_connections(), scaled(20, 3))
+    under_load(ports, lambda n: postgres.cut_connections(), scaled(20, 3))
 
 
 def test_a_server_that_is_killed_costs_nothing(lab, postgres):
@@ -78,7 +53,7 @@ def test_a_server_that_is_killed_costs_nothing(lab, postgres):
         postgres.kill()
         postgres.start()
 
-    under_load(lab, [port], kill, scaled(3, 1))
+    under_load([port], kill, scaled(3, 1))
 
 
 class Racer(threading.Thread):
@@ -253,7 +228,7 @@ def test_one_that_is_stopped_stops_nobody_else(lab, postgres):
     stopped = lab.cairnd(postgres.uri(), name="stopped")
     running = lab.cairnd(postgres.uri(), name="running")
     stop = threading.Event()
-    busy = test_kill.Client(1, stopped.port, stop)
+    busy = Client(1, stopped.port, stop)
     busy.start()
     journal = Journal(running.port)
     try:

@@ -14,7 +14,8 @@ import tools
 from harness import eventually, http_request
 from journal_client import Journal, Refused, check_whole, event, exactly, to_stream
 from postgres import Postgres
-from test_postgres import under_load, until_told
+from test_kill import under_load
+from test_postgres import until_told
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_failover_to_a_standby_is_exactly_once(lab):
         assert standby.sql("SELECT pg_is_in_recovery(), count(*) > 0 FROM cairn.record", "journal") == [["t", "t"]]
         primary.kill()
         assert standby.sql("SELECT pg_promote()") == [["t"]]
-    under_load(lab, [port], fail_over, 1)
+    under_load([port], fail_over, 1)
     until_told(lambda: journal.append(to_stream("after|0", event(), expect=exactly(0))))
     entries = journal.read()
     assert len(check_whole(entries)) == len(entries) == int(

@@ -7,16 +7,14 @@ succeeded (a bare loop of write and fdatasync loses its last one in one cut out 
 import fcntl
 import os
 import pathlib
-import random
 import signal
 import struct
 import subprocess
-import threading
 
 import pytest
 
 from harness import eventually, scaled
-from test_kill import CLIENTS, SEED, Client, check_clients
+from test_kill import under_load
 
 CUTS = 3
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN
@@ -73,24 +71,12 @@ def stop_all(pid):
 
 def test_a_power_cut_loses_nothing_that_was_acknowledged(lab, disk):
     cairnd = lab.cairnd("file:%s" % (disk.folder / "data"))
-    stop = threading.Event()
-    clients = [Client(n, cairnd.port, stop) for n in range(CLIENTS)]
-    for c in clients:
-        c.start()
-    told = lambda: sum(len(c.acknowledged) for c in clients)
-    chance = random.Random(SEED)
-    try:
-        for _ in range(scaled(CUTS, 1)):
-            wanted = told() + chance.randrange(200, 4000)
-            while told() < wanted and not any(c.failure for c in clients):
-                stop.wait(0.001)
-            stop_all(cairnd.pid)
-            disk.cut()
-            cairnd.kill()
-            disk.again()
-            cairnd.start()
-            cairnd.ready()
-    finally:
-        stop.set()
-    check_clients(clients, cairnd.port)
-    assert sum(c.repeats for c in clients) > 0, "no cut hit anything"
+
+    def cut(_):
+        stop_all(cairnd.pid)
+        disk.cut()
+        cairnd.kill()
+        disk.again()
+        cairnd.start()
+        cairnd.ready()
+    assert under_load([cairnd.port], cut, scaled(CUTS, 1), least=200, most=4000) > 0, "no cut hit anything"

@@ -43,8 +43,8 @@ def test_it_is_refused_without_the_switch_and_keeps_its_state_with_it(lab, cart)
     def add(quantity):
         return api.request(SERVICE + "/AddItem", user_id="u", product_id="p", name="n", quantity=quantity)
     nothing_added, nothing_removed = REFUSALS[cart.name]
-    api.stub(SERVICE + "/AddItem")(add(2), timeout=20)
-    assert harness.refused(api.stub(SERVICE + "/AddItem"), add(0), timeout=20) == ("UNKNOWN", nothing_added)
+    api.rpc(SERVICE + "/AddItem")(add(2), timeout=20)
+    assert harness.refused(api.rpc(SERVICE + "/AddItem"), add(0), timeout=20) == ("UNKNOWN", nothing_added)
     assert harness.refused(api.call, SERVICE + "/RemoveItem", user_id="u", product_id="x") == (
         "UNKNOWN", nothing_removed)
     stream = rec.stream()
