@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <strings.h>
 
 struct span {
 	const uint8_t *p;
@@ -56,6 +57,20 @@ static inline size_t span_find(struct span s, uint8_t c)
 static inline bool span_eq_str(struct span s, const char *text)
 {
 	return span_eq(s, span_str(text));
+}
+/* The same but for the case of ASCII letters. */
+static inline bool span_eq_nocase(struct span a, struct span b)
+{
+	return a.n == b.n && (a.n == 0 || strncasecmp((const char *)a.p, (const char *)b.p, a.n) == 0);
+}
+/* Without the spaces and tabs at both ends. */
+static inline struct span span_trim(struct span s)
+{
+	while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
+		s = span_skip(s, 1);
+	while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+		s.n--;
+	return s;
 }
 
 #endif

@@ -3,7 +3,6 @@
 #include "grpc/http1.h"
 
 #include <stdio.h>
-#include <strings.h>
 
 #include <http_parser.h>
 
@@ -198,8 +197,8 @@ static void http1_hand_on(struct http1 *h, const struct http_request *request)
 	struct http_exchange *x = h->x;
 	bool length = parser->content_length != UINT64_MAX && !(parser->flags & F_CHUNKED);
 	struct span expect = headers_get(&request->headers, "expect");
-	h->awaits_continue = body_is_expected(parser) && parser->http_minor >= 1 && expect.n == 12 &&
-			     strncasecmp((const char *)expect.p, "100-continue", 12) == 0;
+	h->awaits_continue = body_is_expected(parser) && parser->http_minor >= 1 &&
+			     span_eq_nocase(expect, SPAN("100-continue"));
 	if (h->refuse == 431)
 		exchange_refuse(x, 431, "the request's headers are larger than 16 KiB\n");
 	else if (h->refuse)

@@ -24,35 +24,16 @@ static const char *const usual_type[] = {
 	[FORM_BYTES] = "application/octet-stream",
 };
 
-static bool same_letters(struct span s, struct span lower)
-{
-	for (size_t i = 0; i < s.n && s.n == lower.n; i++) {
-		uint8_t c = s.p[i];
-		if ((c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c) != lower.p[i])
-			return false;
-	}
-	return s.n == lower.n;
-}
-
-static struct span trim(struct span s)
-{
-	while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
-		s = span_skip(s, 1);
-	while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
-		s.n--;
-	return s;
-}
-
 static enum form form_of(struct span content_type)
 {
-	const struct span json_suffix = SPAN("+json"), text = SPAN("text/");
-	struct span media = trim(span_first(content_type, span_find(content_type, ';')));
-	if (same_letters(media, SPAN("application/protobuf")))
+	const size_t suffix = sizeof "+json" - 1, text = sizeof "text/" - 1;
+	struct span media = span_trim(span_first(content_type, span_find(content_type, ';')));
+	if (span_eq_nocase(media, SPAN("application/protobuf")))
 		return FORM_PROTOBUF;
-	if (same_letters(media, SPAN("application/json")) ||
-	    (media.n > json_suffix.n && same_letters(span_skip(media, media.n - json_suffix.n), json_suffix)))
+	if (span_eq_nocase(media, SPAN("application/json")) ||
+	    (media.n > suffix && span_eq_nocase(span_skip(media, media.n - suffix), SPAN("+json"))))
 		return FORM_JSON;
-	return media.n > text.n && same_letters(span_first(media, text.n), text) ? FORM_TEXT : FORM_BYTES;
+	return media.n > text && span_eq_nocase(span_first(media, text), SPAN("text/")) ? FORM_TEXT : FORM_BYTES;
 }
 
 /* The message's type that a content type's parameter names; empty: none does. */
@@ -66,10 +47,11 @@ static struct span message_type_of(struct span content_type)
 		rest = span_skip(rest, parameter.n);
 		if (equals == parameter.n)
 			continue;
-		struct span name = trim(span_first(parameter, equals)), value = trim(span_skip(parameter, equals + 1));
+		struct span name = span_trim(span_first(parameter, equals));
+		struct span value = span_trim(span_skip(parameter, equals + 1));
 		if (value.n >= 2 && value.p[0] == '"' && value.p[value.n - 1] == '"')
 			value = span_of(value.p + 1, value.n - 2);
-		if (same_letters(name, SPAN("proto")) || same_letters(name, SPAN("messagetype")))
+		if (span_eq_nocase(name, SPAN("proto")) || span_eq_nocase(name, SPAN("messagetype")))
 			return value;
 	}
 	return SPAN("");
@@ -286,7 +268,7 @@ static struct span content_type_given(const struct metadata *metadata, enum form
 {
 	for (size_t i = 0; i < metadata->n; i++) {
 		const struct metadata_entry *e = &metadata->items[i];
-		if (!e->bytes && same_letters(e->key, SPAN("content-type")) && e->value.n &&
+		if (!e->bytes && span_eq_nocase(e->key, SPAN("content-type")) && e->value.n &&
 		    form_of(e->value) == form)
 			return e->value;
 	}

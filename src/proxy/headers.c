@@ -4,7 +4,6 @@
 
 #include <ctype.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/must.h"
 #include "base/text.h"
@@ -47,12 +46,7 @@ static bool is_option(struct span options, struct span name)
 	while (options.n) {
 		struct span option = span_first(options, span_find(options, ','));
 		options = span_skip(options, option.n < options.n ? option.n + 1 : option.n);
-		while (option.n && isspace(option.p[0]))
-			option = span_skip(option, 1);
-		while (option.n && isspace(option.p[option.n - 1]))
-			option.n--;
-		if (option.n == name.n && name.n &&
-		    strncasecmp((const char *)option.p, (const char *)name.p, name.n) == 0)
+		if (name.n && span_eq_nocase(span_trim(option), name))
 			return true;
 	}
 	return false;
@@ -71,8 +65,7 @@ static bool entry_is_hop_by_hop(const struct metadata *metadata, struct span nam
 {
 	for (size_t i = 0; i < metadata->n; i++) {
 		const struct metadata_entry *e = &metadata->items[i];
-		if (!e->bytes && e->key.n == 10 && strncasecmp((const char *)e->key.p, "connection", 10) == 0 &&
-		    is_option(e->value, name))
+		if (!e->bytes && span_eq_nocase(e->key, SPAN("connection")) && is_option(e->value, name))
 			return true;
 	}
 	return false;

@@ -2,7 +2,6 @@
 
 #include "proxy/http_stream.h"
 
-#include <strings.h>
 
 #include "base/buf.h"
 #include "base/limits.h"
@@ -14,26 +13,12 @@
 
 /* --- Accept ---------------------------------------------------------------------------------------------- */
 
-static struct span trim(struct span s)
-{
-	while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
-		s = span_skip(s, 1);
-	while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
-		s.n--;
-	return s;
-}
-
-static bool same_word(struct span a, const char *b)
-{
-	return a.n == strlen(b) && strncasecmp((const char *)a.p, b, a.n) == 0;
-}
-
 /* What comes before the separator; *rest is what comes behind it. */
 static struct span next_part(struct span *rest, uint8_t separator)
 {
 	struct span part = span_first(*rest, span_find(*rest, separator));
 	*rest = span_skip(*rest, part.n < rest->n ? part.n + 1 : part.n);
-	return trim(part);
+	return span_trim(part);
 }
 
 /* A weight of zero says "not that one" (RFC 9110, 12.4.2). */
@@ -42,7 +27,7 @@ static bool is_refused(struct span parameters)
 	while (parameters.n) {
 		struct span value = next_part(&parameters, ';');
 		struct span name = next_part(&value, '=');
-		if (!same_word(name, "q"))
+		if (!span_eq_nocase(name, SPAN("q")))
 			continue;
 		for (size_t i = 0; i < value.n; i++)
 			if (value.p[i] != '0' && value.p[i] != '.')
@@ -56,7 +41,7 @@ static bool value_names(struct span accept, const char *type)
 {
 	while (accept.n) {
 		struct span range = next_part(&accept, ',');
-		if (same_word(next_part(&range, ';'), type) && !is_refused(range))
+		if (span_eq_nocase(next_part(&range, ';'), span_str(type)) && !is_refused(range))
 			return true;
 	}
 	return false;

@@ -2,7 +2,6 @@
 
 #include "proxy/transcode.h"
 
-#include <ctype.h>
 
 #include "base/must.h"
 #include "base/text.h"
@@ -21,16 +20,8 @@ static bool is_http_body(const struct pb_type *type)
 /* "application/json", with or without parameters, in any case. */
 static bool is_json(struct span content_type)
 {
-	struct span want = SPAN("application/json");
-	struct span type = span_first(content_type, span_find(content_type, ';'));
-	while (type.n > 0 && (type.p[type.n - 1] == ' ' || type.p[type.n - 1] == '\t'))
-		type.n--;
-	if (type.n != want.n)
-		return false;
-	for (size_t i = 0; i < want.n; i++)
-		if (tolower(type.p[i]) != want.p[i])
-			return false;
-	return true;
+	struct span type = span_trim(span_first(content_type, span_find(content_type, ';')));
+	return span_eq_nocase(type, SPAN("application/json"));
 }
 
 static enum err_code fill_http_body(struct pb_msg *body, const struct transcode_request *r, struct err *err)

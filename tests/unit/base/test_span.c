@@ -30,3 +30,18 @@ Test(span, parts)
 	cr_assert(span_find(SPAN("cart"), '|') == 4);
 	cr_assert(span_find(span_of(NULL, 0), '|') == 0);
 }
+
+Test(span, letters_are_compared_in_either_case)
+{
+	cr_assert(span_eq_nocase(SPAN("Text/Plain"), SPAN("tEXT/pLAIN")));
+	cr_assert(span_eq_nocase(SPAN(""), (struct span){0}));
+	cr_assert(!span_eq_nocase(SPAN("ab"), SPAN("abc")));
+	cr_assert(!span_eq_nocase(SPAN("a["), SPAN("a{"))); /* 32 apart, and no letters */
+}
+
+Test(span, is_trimmed_at_both_ends)
+{
+	cr_assert(span_eq_str(span_trim(SPAN(" \t a b\t ")), "a b"));
+	cr_assert(span_eq_str(span_trim(SPAN(" \t")), ""));
+	cr_assert(span_eq_str(span_trim(SPAN("\na")), "\na"));
+}
