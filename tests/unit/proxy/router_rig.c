@@ -316,8 +316,7 @@ void answer(const char *payload, Cloudstate__ClientAction *action, const struct 
 	give(take(payload), action, effects, false);
 }
 
-void answer_reply(const char *payload, const char *type, const char *text,
-			 const struct effect *effects)
+void answer_reply(const char *payload, const char *type, const char *text, const struct effect *effects)
 {
 	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
 	Cloudstate__Reply reply = CLOUDSTATE__REPLY__INIT;
@@ -355,18 +354,23 @@ void stream_reply(const char *payload, const char *text, const struct effect *ef
 	give(find(payload), &action, effects, true);
 }
 
-void stream_forward(const char *payload, const char *service, const char *name, const char *to)
+static void give_forward(struct command *c, const struct effect *effects, bool more, const char *const to[3])
 {
 	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
 	Cloudstate__Forward forward = CLOUDSTATE__FORWARD__INIT;
 	Google__Protobuf__Any any;
-	wire_any_set(&any, (struct any){SPAN("T"), span_str(to)});
-	forward.service_name = wire_bytes(span_str(service));
-	forward.command_name = wire_bytes(span_str(name));
+	wire_any_set(&any, (struct any){SPAN("T"), span_str(to[2])});
+	forward.service_name = wire_bytes(span_str(to[0]));
+	forward.command_name = wire_bytes(span_str(to[1]));
 	forward.payload = &any;
 	action.action_case = ACTION(FORWARD);
 	action.forward = &forward;
-	give(find(payload), &action, NULL, true);
+	give(c, &action, effects, more);
+}
+
+void stream_forward(const char *payload, const char *service, const char *name, const char *to)
+{
+	give_forward(find(payload), NULL, true, (const char *const[]){service, name, to});
 }
 
 void function_ends(const char *payload, enum grpc_code code)
@@ -385,16 +389,7 @@ void answer_failure(const char *payload, const char *text, const struct effect *
 }
 
 void answer_forward(const char *payload, const char *service, const char *name, const char *to,
-			   const struct effect *effects)
+		    const struct effect *effects)
 {
-	Cloudstate__ClientAction action = CLOUDSTATE__CLIENT_ACTION__INIT;
-	Cloudstate__Forward forward = CLOUDSTATE__FORWARD__INIT;
-	Google__Protobuf__Any any;
-	wire_any_set(&any, (struct any){SPAN("T"), span_str(to)});
-	forward.service_name = wire_bytes(span_str(service));
-	forward.command_name = wire_bytes(span_str(name));
-	forward.payload = &any;
-	action.action_case = ACTION(FORWARD);
-	action.forward = &forward;
-	answer(payload, &action, effects);
+	give_forward(take(payload), effects, false, (const char *const[]){service, name, to});
 }
